@@ -1,0 +1,1 @@
+//! The fused entropy operation: one read of a row of logits gives everything an exit needs.

@@ -1,0 +1,1 @@
+//! CPU kernels with one fixed order of summation.

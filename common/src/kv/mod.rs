@@ -1,0 +1,1 @@
+//! The key-value cache: fixed-size blocks out of one budget.

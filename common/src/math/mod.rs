@@ -1,0 +1,1 @@
+//! Elementary functions in f64 that give the same bits on every machine.

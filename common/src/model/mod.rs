@@ -1,0 +1,1 @@
+//! The decoder: a stack of bands through which ragged sets of rows advance.

@@ -1,0 +1,1 @@
+//! Draft policies: when to emit, go deeper, or stop.

@@ -1,0 +1,1 @@
+//! Sampling: filters, penalties, and the Gumbel-coupled pick.
