@@ -1,1 +1,169 @@
 //! The key-value cache: fixed-size blocks out of one budget.
+//!
+//! A *block* holds the keys and values of [`BLOCK_POSITIONS`] positions in one layer. Every
+//! sequence has one table of blocks for each layer, so the layers of a later [band] may hold
+//! fewer positions than those of an earlier one: the cache is *jagged*.
+//!
+//! A position that has not been through every band keeps one hidden state, at the deepest
+//! boundary that it reached. Those *pending* states are counted in the budget as blocks.
+//!
+//! Room is reserved when a sequence is opened, so a running sequence never meets a full cache.
+//!
+//! [band]: crate::model
+
+mod block;
+mod sequence;
+mod step;
+
+pub use block::{BLOCK_POSITIONS, KvLayout};
+pub use sequence::SequenceId;
+pub use step::Step;
+
+use crate::{Error, Result};
+use block::BlockPool;
+use sequence::Sequence;
+
+/// What of the budget is in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KvUsage {
+    /// Blocks in the budget.
+    pub total_blocks: usize,
+    /// Blocks that open sequences may still fill or have filled.
+    pub reserved_blocks: usize,
+    /// Blocks that hold keys and values now.
+    pub used_blocks: usize,
+    /// Open sequences.
+    pub sequences: usize,
+}
+
+impl KvUsage {
+    /// Blocks that a new sequence may reserve.
+    pub fn free_blocks(&self) -> usize {
+        self.total_blocks - self.reserved_blocks
+    }
+}
+
+/// Keys, values and pending hidden states of many sequences.
+pub struct KvCache {
+    layout: KvLayout,
+    pool: BlockPool,
+    reserved_blocks: usize,
+    sequences: Vec<Option<Sequence>>,
+    /// Grows with every opened sequence, so that a stale [`SequenceId`] is noticed.
+    generation: u32,
+}
+
+impl KvCache {
+    /// A cache of at most `budget_bytes`.
+    ///
+    /// # Errors
+    /// If the budget does not hold a single block in every layer.
+    pub fn new(layout: KvLayout, budget_bytes: usize) -> Result<Self> {
+        let blocks = budget_bytes / layout.block_bytes();
+        let needed = layout.blocks_for(1);
+        if blocks < needed {
+            return Err(Error::InvalidParameter {
+                field: "kv_memory",
+                reason: format!(
+                    "{budget_bytes} bytes hold {blocks} blocks of {} bytes, one sequence needs {needed}",
+                    layout.block_bytes()
+                ),
+            });
+        }
+        let pool = BlockPool::new(blocks, layout.block_floats());
+        Ok(Self { layout, pool, reserved_blocks: 0, sequences: Vec::new(), generation: 0 })
+    }
+
+    /// The shape of the cache.
+    pub fn layout(&self) -> &KvLayout {
+        &self.layout
+    }
+
+    /// What is in use.
+    pub fn usage(&self) -> KvUsage {
+        KvUsage {
+            total_blocks: self.pool.total(),
+            reserved_blocks: self.reserved_blocks,
+            used_blocks: self.pool.used(),
+            sequences: self.sequences.iter().flatten().count(),
+        }
+    }
+
+    /// Opens a sequence of at most `capacity` positions and reserves room for all of them.
+    ///
+    /// # Errors
+    /// [`Error::OutOfKvBlocks`] if that room is not there now.
+    pub fn open(&mut self, capacity: usize) -> Result<SequenceId> {
+        let needed = self.layout.blocks_for(capacity);
+        let usage = self.usage();
+        if needed > usage.free_blocks() {
+            return Err(Error::OutOfKvBlocks {
+                needed,
+                free: usage.free_blocks(),
+                total: usage.total_blocks,
+            });
+        }
+        self.reserved_blocks += needed;
+        self.generation = self.generation.wrapping_add(1);
+        let slot = self.sequences.iter().position(Option::is_none).unwrap_or(self.sequences.len());
+        if slot == self.sequences.len() {
+            self.sequences.push(None);
+        }
+        self.sequences[slot] = Some(Sequence::new(&self.layout, capacity, self.generation));
+        Ok(SequenceId { slot, generation: self.generation })
+    }
+
+    /// Frees everything that a sequence holds; closing one twice is harmless.
+    pub fn close(&mut self, id: SequenceId) {
+        let slot = &mut self.sequences[id.slot];
+        let Some(sequence) = slot.take_if(|s| s.generation() == id.generation) else { return };
+        self.reserved_blocks -= self.layout.blocks_for(sequence.capacity());
+        sequence.into_blocks().for_each(|block| self.pool.give(block));
+    }
+
+    /// Positions that a sequence holds in a band.
+    pub fn len(&self, id: SequenceId, band: usize) -> usize {
+        self.sequence(id).len(band)
+    }
+
+    /// The number of positions that a sequence may hold.
+    pub fn capacity(&self, id: SequenceId) -> usize {
+        self.sequence(id).capacity()
+    }
+
+    /// Takes every band of a sequence back to at most `len` positions.
+    pub fn truncate(&mut self, id: SequenceId, len: usize) {
+        let Self { layout, pool, .. } = self;
+        let sequence = Self::find(&mut self.sequences, id);
+        sequence.truncate(layout, len, pool);
+    }
+
+    /// Begins a step. Whatever is appended in it counts only once the step is committed;
+    /// a step that is dropped leaves the cache as it was.
+    pub fn begin(&mut self) -> Step<'_> {
+        Step::new(self)
+    }
+
+    /// The hidden states of positions `from..to`, which must all be pending: `[to - from, hidden]`.
+    pub fn pending(&self, id: SequenceId, from: usize, to: usize) -> &[f32] {
+        self.sequence(id).pending(from, to)
+    }
+
+    fn sequence(&self, id: SequenceId) -> &Sequence {
+        let found = self.sequences.get(id.slot).and_then(Option::as_ref);
+        Self::alive(found.filter(|s| s.generation() == id.generation))
+    }
+
+    fn find(sequences: &mut [Option<Sequence>], id: SequenceId) -> &mut Sequence {
+        let found = sequences.get_mut(id.slot).and_then(Option::as_mut);
+        Self::alive(found.filter(|s| s.generation() == id.generation))
+    }
+
+    #[expect(clippy::expect_used, reason = "an id is used after `close` only by a fault of the caller, never by input")]
+    fn alive<T>(found: Option<T>) -> T {
+        found.expect("the sequence is open")
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,97 @@
+//! Blocks, and how many of them a sequence needs.
+
+/// Positions in one block.
+pub const BLOCK_POSITIONS: usize = 16;
+
+/// The shape of a cache: what one position needs in each layer, and the bands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KvLayout {
+    /// Key and value heads of a layer.
+    pub kv_heads: usize,
+    /// Features of one head.
+    pub head_dim: usize,
+    /// Features of one hidden state.
+    pub hidden: usize,
+    /// The layer after the last one of each band, in rising order; the last is the layer count.
+    pub band_ends: Vec<usize>,
+}
+
+impl KvLayout {
+    /// Layers in all bands.
+    pub fn layers(&self) -> usize {
+        self.band_ends.last().copied().unwrap_or(0)
+    }
+
+    /// The layers of a band.
+    pub fn band(&self, band: usize) -> std::ops::Range<usize> {
+        let start = if band == 0 { 0 } else { self.band_ends[band - 1] };
+        start..self.band_ends[band]
+    }
+
+    /// Floats in one block: keys `[kv_heads, BLOCK_POSITIONS, head_dim]`, then values likewise.
+    pub fn block_floats(&self) -> usize {
+        2 * self.kv_heads * BLOCK_POSITIONS * self.head_dim
+    }
+
+    /// Bytes of one block.
+    pub fn block_bytes(&self) -> usize {
+        self.block_floats() * size_of::<f32>()
+    }
+
+    /// Blocks that a sequence of `capacity` positions needs at most: one for every started
+    /// group of positions in each layer, and the equivalent of its pending hidden states.
+    pub fn blocks_for(&self, capacity: usize) -> usize {
+        let keys_and_values = capacity.div_ceil(BLOCK_POSITIONS) * self.layers();
+        let may_wait = self.band_ends.len() > 1;
+        let pending = if may_wait { (capacity * self.hidden).div_ceil(self.block_floats()) } else { 0 };
+        keys_and_values + pending
+    }
+}
+
+/// The memory of all blocks and the list of free ones.
+pub(super) struct BlockPool {
+    /// `[total, block_floats]`; zeroed by the system when first touched.
+    storage: Vec<f32>,
+    free: Vec<u32>,
+    /// Blocks below this number were handed out before; those above were never touched.
+    untouched: u32,
+    total: u32,
+    block_floats: usize,
+}
+
+impl BlockPool {
+    pub(super) fn new(blocks: usize, block_floats: usize) -> Self {
+        let total = u32::try_from(blocks).unwrap_or(u32::MAX);
+        let storage = vec![0.0; total as usize * block_floats];
+        Self { storage, free: Vec::new(), untouched: 0, total, block_floats }
+    }
+
+    pub(super) fn total(&self) -> usize {
+        self.total as usize
+    }
+
+    pub(super) fn used(&self) -> usize {
+        self.untouched as usize - self.free.len()
+    }
+
+    /// A block, or `None` if all are handed out. Touched ones first: memory grows only as needed.
+    pub(super) fn take(&mut self) -> Option<u32> {
+        self.free.pop().or_else(|| {
+            let block = self.untouched;
+            (block < self.total).then(|| self.untouched += 1).map(|()| block)
+        })
+    }
+
+    pub(super) fn give(&mut self, block: u32) {
+        self.free.push(block);
+    }
+
+    pub(super) fn storage(&self) -> &[f32] {
+        &self.storage
+    }
+
+    pub(super) fn block_mut(&mut self, block: u32) -> &mut [f32] {
+        let start = block as usize * self.block_floats;
+        &mut self.storage[start..start + self.block_floats]
+    }
+}

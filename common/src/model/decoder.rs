@@ -1,0 +1,221 @@
+//! The decoder and its one operation, `advance`.
+
+use super::{
+    attention::{LayerContext, RowPlaces},
+    head::{Head, HeadScratch},
+    layer::{Layer, LayerScratch},
+    rotary::RotaryTable,
+    weights::WeightLoader,
+};
+use crate::{
+    Error, Result,
+    checkpoint::{Architecture, Checkpoint, ModelConfig},
+    exit::ExitHeads,
+    kernels::{Kernels, Matrix, WeightType},
+    kv::{KvCache, KvLayout, SequenceId},
+};
+use std::sync::Arc;
+
+/// How a checkpoint is made into a decoder.
+#[derive(Clone, Debug)]
+pub struct DecoderOptions {
+    /// The layer after the last one of each band, in rising order. Layers beyond are not touched.
+    pub band_ends: Vec<usize>,
+    /// The type of all matrices; `None` keeps them as they are stored.
+    pub compute: Option<WeightType>,
+    /// Positions that a sequence may have.
+    pub max_context: usize,
+}
+
+/// One sequence's part of a step: the positions `kv.len(sequence, band)..end`.
+#[derive(Clone, Copy, Debug)]
+pub struct Span<'a> {
+    /// The sequence.
+    pub sequence: SequenceId,
+    /// The position after the last one.
+    pub end: usize,
+    /// The tokens of these positions; read by the first band only.
+    pub tokens: &'a [u32],
+}
+
+/// Layers, embedding and heads of a checkpoint, with the buffers of a pass.
+pub struct Decoder {
+    config: ModelConfig,
+    kernels: Arc<Kernels>,
+    band_ends: Vec<usize>,
+    embedding: Matrix,
+    layers: Vec<Layer>,
+    head: Head,
+    exits: Vec<(usize, Head)>,
+    rotary: RotaryTable,
+    scratch: LayerScratch,
+    head_scratch: HeadScratch,
+    hidden: Vec<f32>,
+}
+
+impl Decoder {
+    /// Loads the layers up to the last band's end, the embedding and the model's own head.
+    ///
+    /// # Errors
+    /// If the bands do not rise or go beyond the layers that the checkpoint holds, or a tensor is unfit.
+    pub fn load(checkpoint: &Checkpoint, kernels: Arc<Kernels>, options: DecoderOptions) -> Result<Self> {
+        let config = checkpoint.config().clone();
+        check_bands(&options.band_ends, checkpoint.layers_held())?;
+        let loader = WeightLoader { checkpoint, compute: options.compute };
+        let depth = options.band_ends.last().copied().unwrap_or(0);
+        let embedding = match config.architecture {
+            Architecture::GptNeoX => "gpt_neox.embed_in.weight",
+            Architecture::Llama => "model.embed_tokens.weight",
+        };
+        Ok(Self {
+            embedding: loader.matrix(embedding)?,
+            layers: (0..depth).map(|index| Layer::load(&loader, &config, index)).collect::<Result<_>>()?,
+            head: Head::of_model(&loader, &config)?,
+            exits: Vec::new(),
+            rotary: RotaryTable::new(&config, options.max_context),
+            band_ends: options.band_ends,
+            config,
+            kernels,
+            scratch: LayerScratch::default(),
+            head_scratch: HeadScratch::default(),
+            hidden: Vec::new(),
+        })
+    }
+
+    /// Replaces the untrained exits by trained heads, one for each band that has one.
+    ///
+    /// # Errors
+    /// If a head's tensors do not fit this model.
+    pub fn attach_heads(&mut self, heads: &ExitHeads, compute: Option<WeightType>) -> Result<()> {
+        let trained = heads.heads().iter().map(|tensors| {
+            Ok((tensors.layer(), self.head.trained(&self.config, tensors, compute)?))
+        });
+        self.exits = trained.collect::<Result<_>>()?;
+        Ok(())
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// The kernels that this decoder runs on.
+    pub fn kernels(&self) -> &Arc<Kernels> {
+        &self.kernels
+    }
+
+    /// The layer after each band.
+    pub fn band_ends(&self) -> &[usize] {
+        &self.band_ends
+    }
+
+    /// The shape of a cache for this decoder.
+    pub fn kv_layout(&self) -> KvLayout {
+        KvLayout {
+            kv_heads: self.config.kv_heads,
+            head_dim: self.config.head_dim,
+            hidden: self.config.hidden,
+            band_ends: self.band_ends.clone(),
+        }
+    }
+
+    /// Width of a row of logits.
+    pub fn vocabulary(&self) -> usize {
+        self.head.vocabulary()
+    }
+
+    /// Bytes that a pass over all layers and the head must read, whatever the number of rows.
+    pub fn bytes_per_pass(&self) -> usize {
+        self.layers.iter().map(Layer::byte_len).sum::<usize>() + self.head.byte_len()
+    }
+
+    /// Takes the rows of all spans through one band. Spans must be of different sequences.
+    ///
+    /// Positions that lack the band enter it in order, with the state in which they left the
+    /// band before. Returns the states at the band's end, `[rows, hidden]`, span after span.
+    ///
+    /// # Errors
+    /// If a token is not in the vocabulary, a position is beyond the context or the sequence's
+    /// capacity, or a row has not been through the band before. The cache is then unchanged.
+    pub fn advance(&mut self, kv: &mut KvCache, band: usize, spans: &[Span<'_>]) -> Result<&[f32]> {
+        self.hidden.clear();
+        let mut rows = RowPlaces { sequences: Vec::new(), positions: Vec::new() };
+        for span in spans {
+            let start = kv.len(span.sequence, band);
+            self.rotary.check(span.end.saturating_sub(1))?;
+            self.enter(kv, band, start, span)?;
+            rows.positions.extend(start..span.end);
+            rows.sequences.resize(rows.positions.len(), span.sequence);
+        }
+        let mut step = kv.begin();
+        for span in spans {
+            step.extend(span.sequence, band, span.end)?;
+        }
+        let first = if band == 0 { 0 } else { self.band_ends[band - 1] };
+        for layer in first..self.band_ends[band] {
+            let context = LayerContext { kernels: &self.kernels, rotary: &self.rotary, rows: &rows, layer };
+            self.layers[layer].apply(&context, &mut step, &mut self.scratch, &mut self.hidden);
+        }
+        if band + 1 < self.band_ends.len() {
+            let mut rest = self.hidden.as_slice();
+            for (i, span) in spans.iter().enumerate() {
+                let count = rows.sequences.iter().filter(|&&id| id == span.sequence).count();
+                let (states, others) = rest.split_at(count * self.config.hidden);
+                step.set_states(i, states);
+                rest = others;
+            }
+        }
+        step.commit();
+        Ok(&self.hidden)
+    }
+
+    /// Appends the states with which a span's rows enter a band.
+    fn enter(&mut self, kv: &KvCache, band: usize, start: usize, span: &Span<'_>) -> Result<()> {
+        if band > 0 {
+            if span.end > kv.len(span.sequence, band - 1) {
+                let reason = format!("{} has not been through band {}", span.end, band - 1);
+                return Err(Error::InvalidParameter { field: "position", reason });
+            }
+            self.hidden.extend_from_slice(kv.pending(span.sequence, start, span.end.max(start)));
+            return Ok(());
+        }
+        if start + span.tokens.len() != span.end {
+            let reason = format!("{} tokens given for positions {start}..{}", span.tokens.len(), span.end);
+            return Err(Error::InvalidParameter { field: "tokens", reason });
+        }
+        for &token in span.tokens {
+            if token as usize >= self.config.vocabulary {
+                let reason = format!("{token} is not below the vocabulary of {}", self.config.vocabulary);
+                return Err(Error::InvalidParameter { field: "token_ids", reason });
+            }
+            let at = self.hidden.len();
+            self.hidden.resize(at + self.config.hidden, 0.0);
+            self.embedding.row_f32(token as usize, &mut self.hidden[at..]);
+        }
+        Ok(())
+    }
+
+    /// The model's logits of hidden states after the last layer: `hidden` is `[rows, hidden]`,
+    /// `out` becomes `[rows, vocabulary]`.
+    pub fn logits(&mut self, hidden: &[f32], out: &mut Vec<f32>) {
+        self.head.logits(&self.kernels, hidden, &mut self.head_scratch, out);
+    }
+
+    /// The logits of an exit after `layer`: a trained head if one is attached there, else the
+    /// model's own head applied early. Shapes as in [`Decoder::logits`].
+    pub fn exit_logits(&mut self, layer: usize, hidden: &[f32], out: &mut Vec<f32>) {
+        let trained = self.exits.iter().find(|(at, _)| *at == layer).map(|(_, head)| head);
+        let head = trained.unwrap_or(&self.head);
+        head.logits(&self.kernels, hidden, &mut self.head_scratch, out);
+    }
+}
+
+fn check_bands(band_ends: &[usize], layers: usize) -> Result<()> {
+    let rising = band_ends.windows(2).all(|pair| pair[0] < pair[1]);
+    let fits = band_ends.first().is_some_and(|&first| first > 0) && band_ends.last().is_some_and(|&last| last <= layers);
+    if rising && fits {
+        return Ok(());
+    }
+    let reason = format!("{band_ends:?} must rise from 1 to at most the {layers} layers that the checkpoint holds");
+    Err(Error::InvalidParameter { field: "exits", reason })
+}

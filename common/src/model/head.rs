@@ -1,0 +1,100 @@
+//! What turns a hidden state into logits: the model's own end, or an exit head.
+
+use super::{
+    mlp::Linear,
+    norm::Norm,
+    weights::{self, WeightLoader},
+};
+use crate::{
+    Result,
+    checkpoint::{Architecture, ModelConfig},
+    exit::{HeadKind, HeadTensors},
+    kernels::{Activation, Kernels, WeightType},
+};
+use std::sync::Arc;
+
+/// Norm, then (for an adapter) a small residual map, then the unembedding.
+///
+/// The model's own head is also the *untrained exit* of every layer: the final norm and the
+/// unembedding applied early (the "logit lens", nostalgebraist 2020).
+pub struct Head {
+    norm: Norm,
+    adapter: Option<Adapter>,
+    unembedding: Arc<Linear>,
+}
+
+/// x + up(silu(down(x))).
+struct Adapter {
+    down: Linear,
+    up: Linear,
+}
+
+/// Buffers of [`Head::logits`], kept between calls.
+#[derive(Default)]
+pub(super) struct HeadScratch {
+    normed: Vec<f32>,
+    inner: Vec<f32>,
+    mapped: Vec<f32>,
+}
+
+impl Head {
+    /// The model's own head.
+    pub(super) fn of_model(loader: &WeightLoader<'_>, config: &ModelConfig) -> Result<Self> {
+        let (norm, embedding, output) = match config.architecture {
+            Architecture::GptNeoX => ("gpt_neox.final_layer_norm", "gpt_neox.embed_in", "embed_out"),
+            Architecture::Llama => ("model.norm", "model.embed_tokens", "lm_head"),
+        };
+        let name = if config.tied_embeddings { embedding } else { output };
+        let unembedding = Linear::load(loader, name, false)?;
+        let norm = Norm::load(loader, config, norm)?;
+        Ok(Self { norm, adapter: None, unembedding: Arc::new(unembedding) })
+    }
+
+    /// A trained head; an adapter shares this model's unembedding.
+    pub(super) fn trained(
+        &self,
+        config: &ModelConfig,
+        tensors: &HeadTensors,
+        compute: Option<WeightType>,
+    ) -> Result<Self> {
+        let vector = |name: &str| weights::vector(name, tensors.tensor(name)?);
+        let optional = |name: &str| tensors.tensor(name).ok().map(|tensor| weights::vector(name, tensor)).transpose();
+        let matrix = |name: &str| weights::matrix(name, tensors.tensor(name)?, compute);
+        let norm = Norm::from_parts(config, vector("norm.weight")?, optional("norm.bias")?);
+        Ok(match tensors.kind() {
+            HeadKind::Linear => {
+                let unembedding = Linear::from_parts(matrix("weight")?, optional("bias")?);
+                Self { norm, adapter: None, unembedding: Arc::new(unembedding) }
+            }
+            HeadKind::Adapter => {
+                let down = Linear::from_parts(matrix("down.weight")?, None);
+                let up = Linear::from_parts(matrix("up.weight")?, None);
+                Self { norm, adapter: Some(Adapter { down, up }), unembedding: Arc::clone(&self.unembedding) }
+            }
+        })
+    }
+
+    /// `hidden`: `[rows, hidden]`; `out` becomes `[rows, vocabulary]`.
+    pub(super) fn logits(&self, kernels: &Kernels, hidden: &[f32], scratch: &mut HeadScratch, out: &mut Vec<f32>) {
+        let HeadScratch { normed, inner, mapped } = scratch;
+        normed.resize(hidden.len(), 0.0);
+        self.norm.apply(kernels, hidden, normed);
+        if let Some(Adapter { down, up }) = &self.adapter {
+            down.apply(kernels, normed, inner);
+            kernels.activation(Activation::Silu, inner);
+            up.apply(kernels, inner, mapped);
+            kernels.add(normed, mapped);
+        }
+        self.unembedding.apply(kernels, normed, out);
+    }
+
+    /// Rows of the unembedding, which may be more than the tokenizer knows.
+    pub(super) fn vocabulary(&self) -> usize {
+        self.unembedding.outputs()
+    }
+
+    pub(super) fn byte_len(&self) -> usize {
+        let adapter = self.adapter.as_ref().map_or(0, |a| a.down.byte_len() + a.up.byte_len());
+        self.unembedding.byte_len() + adapter
+    }
+}
