@@ -1,0 +1,77 @@
+//! The entropy operation as a candle operation.
+
+use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor, bail};
+
+use super::{Summary, summarize_rows};
+use crate::kernels::{Isa, pool::Pool, simd::Weight};
+
+/// Columns of [`row_summary`], in the order of the fields of [`Summary`].
+pub const SUMMARY_COLUMNS: usize = 7;
+
+/// Summarises each row of `logits` `[rows, vocabulary]` (f32, f16 or bf16; elements of a row must
+/// be adjacent, rows may have any stride) into `[rows, 7]` f32: the fields of [`Summary`] in order,
+/// `valid` as 1 or 0. Ids are exact up to 2^24.
+///
+/// # Errors
+/// If the type, rank or layout is another, the vocabulary is empty or above 2^24, or the device
+/// has no such kernel.
+pub fn row_summary(logits: &Tensor) -> candle_core::Result<Tensor> {
+    logits.apply_op1_no_bwd(&RowSummary)
+}
+
+struct RowSummary;
+
+impl CustomOp1 for RowSummary {
+    fn name(&self) -> &'static str {
+        "row-summary"
+    }
+
+    fn cpu_fwd(
+        &self,
+        storage: &CpuStorage,
+        layout: &Layout,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        let (rows, vocabulary) = layout.shape().dims2()?;
+        if vocabulary == 0 || vocabulary > 1 << 24 {
+            bail!("row-summary: vocabulary {vocabulary} is not in 1..=2^24");
+        }
+        let summaries = match storage {
+            CpuStorage::F32(x) => summarize(x, layout)?,
+            CpuStorage::F16(x) => summarize(x, layout)?,
+            CpuStorage::BF16(x) => summarize(x, layout)?,
+            _ => bail!("row-summary: logits must be f32, f16 or bf16"),
+        };
+        let values = summaries.iter().flat_map(columns).collect();
+        Ok((CpuStorage::F32(values), (rows, SUMMARY_COLUMNS).into()))
+    }
+}
+
+fn summarize<W: Weight>(data: &[W], layout: &Layout) -> candle_core::Result<Vec<Summary>> {
+    let (rows, vocabulary) = layout.shape().dims2()?;
+    let (row_stride, stride) = (layout.stride()[0], layout.stride()[1]);
+    if stride != 1 && vocabulary > 1 {
+        bail!("row-summary: the logits of a row must be adjacent, their stride is {stride}");
+    }
+    let row = |r| &data[layout.start_offset() + r * row_stride..][..vocabulary];
+    let rows: Vec<&[W]> = (0..rows).map(row).collect();
+    Ok(summarize_rows(&rows, Isa::detect(), &Pool::new(1)))
+}
+
+fn columns(summary: &Summary) -> [f32; SUMMARY_COLUMNS] {
+    let Summary {
+        argmax,
+        max_probability,
+        margin_probability,
+        margin_logit,
+        ..
+    } = *summary;
+    [
+        argmax as f32,
+        max_probability,
+        margin_probability,
+        margin_logit,
+        summary.log_sum_exp,
+        summary.entropy,
+        f32::from(u8::from(summary.valid)),
+    ]
+}
