@@ -1,0 +1,110 @@
+//! One stream to one drafter, on behalf of one generation.
+
+use super::table::Table;
+use crate::engine::{Command, EngineHandle, LinkKey};
+use dssd_proto::v1::{DrafterMessage, VerifierMessage, drafter_message, drafting_client::DraftingClient};
+use std::{net::SocketAddr, time::Duration};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Code, Status};
+
+/// Messages to a drafter that may wait: a Commit for each round, and rounds wait for answers.
+const OUTBOX: usize = 64;
+/// A stream that ends sooner than this without a Ready counts as a failure of its drafter.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Sends messages down a stream; dropping it half-closes the stream.
+pub type LinkSender = mpsc::Sender<VerifierMessage>;
+
+/// What the engine hears of a stream.
+#[derive(Debug)]
+pub enum LinkEvent {
+    /// A fresh stream.
+    Attached {
+        /// The drafter's address.
+        address: SocketAddr,
+        /// The way to it.
+        sender: LinkSender,
+    },
+    /// A message from the drafter.
+    Message(DrafterMessage),
+    /// The stream is over, by the drafter's doing or the network's.
+    Lost,
+}
+
+/// Connects a drafter, then carries messages until the stream ends.
+pub(super) async fn run(
+    table: &Table,
+    engine: &EngineHandle,
+    link: LinkKey,
+    end: &CancellationToken,
+) {
+    loop {
+        let (address, channel) = table.choose().await;
+        let _stream = StreamCount { table, address };
+        let (sender, outbox) = mpsc::channel(OUTBOX);
+        let mut client = DraftingClient::new(channel);
+        let opening = tokio::time::timeout(OPEN_TIMEOUT, client.draft(ReceiverStream::new(outbox))).await;
+        let mut inbox = match opening {
+            Ok(Ok(response)) => response.into_inner(),
+            Ok(Err(status)) => {
+                table.exclude(address, &describe(&status));
+                continue;
+            }
+            Err(_) => {
+                table.exclude(address, "no answer to the opening of a stream");
+                continue;
+            }
+        };
+        let send = |event| engine.send(Command::Link { link, event });
+        if !send(LinkEvent::Attached { address, sender }) {
+            return;
+        }
+        loop {
+            match inbox.message().await {
+                Ok(Some(message)) => {
+                    table.report(address, load(&message));
+                    if !send(LinkEvent::Message(message)) {
+                        return;
+                    }
+                }
+                Ok(None) => break,
+                Err(status) => {
+                    // A full drafter is no fault: the next one is tried, this one not for a moment.
+                    if !end.is_cancelled() && status.code() != Code::Cancelled {
+                        table.exclude(address, &describe(&status));
+                    }
+                    break;
+                }
+            }
+        }
+        // The engine asks for another one, so that it decides how often.
+        send(LinkEvent::Lost);
+        return;
+    }
+}
+
+fn load(message: &DrafterMessage) -> Option<dssd_proto::v1::DrafterLoad> {
+    match message.message.as_ref()? {
+        drafter_message::Message::Ready(ready) => ready.load,
+        drafter_message::Message::Proposal(proposal) => proposal.load,
+        drafter_message::Message::Resync(_) => None,
+    }
+}
+
+fn describe(status: &Status) -> String {
+    format!("{:?}: {}", status.code(), status.message())
+}
+
+/// Counts a stream of a drafter for as long as it lives.
+struct StreamCount<'a> {
+    table: &'a Table,
+    address: SocketAddr,
+}
+
+impl Drop for StreamCount<'_> {
+    fn drop(&mut self) {
+        self.table.release(self.address);
+    }
+}
