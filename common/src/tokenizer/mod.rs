@@ -1,1 +1,93 @@
 //! Text to token ids and back, without ever splitting a character.
+
+use std::path::Path;
+
+use sha2::{Digest, Sha256};
+
+use crate::{
+    checkpoint::hex,
+    error::{Error, Result},
+};
+
+/// The tokenizer's file in a checkpoint folder.
+pub(crate) const TOKENIZER_FILE: &str = "tokenizer.json";
+
+/// The tokenizer of a checkpoint folder.
+pub struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    hash: String,
+}
+
+impl Tokenizer {
+    /// Reads `tokenizer.json`; `None` if the folder has none, so that it serves token ids only.
+    pub fn open(dir: &Path) -> Result<Option<Self>> {
+        let Some(text) = read(dir)? else {
+            return Ok(None);
+        };
+        let mut inner =
+            tokenizers::Tokenizer::from_bytes(&text).map_err(|error| Error::InvalidFile {
+                path: dir.join(TOKENIZER_FILE),
+                reason: error.to_string(),
+            })?;
+        // Prompts are never cut or filled up silently, whatever the file was saved with.
+        inner.with_padding(None);
+        inner
+            .with_truncation(None)
+            .map_err(|error| invalid("tokenizer", &error))?;
+        Ok(Some(Self {
+            inner,
+            hash: hex(&Sha256::digest(&text)),
+        }))
+    }
+
+    /// The token ids of a prompt, special tokens added as the tokenizer's template says.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        let encoding = self
+            .inner
+            .encode_fast(text, true)
+            .map_err(|error| invalid("text", &error))?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// The text of token ids; special tokens are left out, unknown ids give nothing.
+    pub fn decode(&self, ids: &[u32]) -> Result<String> {
+        self.inner
+            .decode(ids, true)
+            .map_err(|error| invalid("token_ids", &error))
+    }
+
+    /// SHA-256 of `tokenizer.json`, lower-case hexadecimal.
+    pub fn hash(&self) -> &str {
+        &self.hash
+    }
+
+    /// One more than the largest token id, added tokens included.
+    pub fn vocabulary(&self) -> usize {
+        self.inner
+            .get_vocab(true)
+            .into_values()
+            .max()
+            .map_or(0, |id| id as usize + 1)
+    }
+}
+
+/// SHA-256 of a folder's `tokenizer.json`, where it has one.
+pub(crate) fn file_hash(dir: &Path) -> Result<Option<String>> {
+    Ok(read(dir)?.map(|text| hex(&Sha256::digest(&text))))
+}
+
+fn read(dir: &Path) -> Result<Option<Vec<u8>>> {
+    let path = dir.join(TOKENIZER_FILE);
+    match std::fs::read(&path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(Error::Io { path, source }),
+    }
+}
+
+fn invalid(field: &'static str, error: &tokenizers::Error) -> Error {
+    Error::InvalidParameter {
+        field,
+        reason: error.to_string(),
+    }
+}
