@@ -55,8 +55,9 @@ fn assert_close(what: &str, found: &[f32], expected: &[f32]) {
 
 fn next_token(decoder: &mut Decoder, kv: &mut KvCache, sequence: SequenceId, tokens: &[u32]) -> u32 {
     let end = kv.len(sequence, 0) + tokens.len();
+    let width = decoder.config().hidden;
     let hidden = decoder.advance(kv, 0, &[Span { sequence, end, tokens }]).unwrap();
-    let last = hidden[hidden.len() - decoder.config().hidden..].to_vec();
+    let last = hidden[hidden.len() - width..].to_vec();
     let mut logits = Vec::new();
     decoder.logits(&last, &mut logits);
     let mut best = 0;
