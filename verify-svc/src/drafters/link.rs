@@ -69,7 +69,12 @@ pub(super) async fn run(
                         return;
                     }
                 }
-                Ok(None) => break,
+                Ok(None) => {
+                    if !end.is_cancelled() {
+                        table.exclude(address, "the drafter ended the stream");
+                    }
+                    break;
+                }
                 Err(status) => {
                     // A full drafter is no fault: the next one is tried, this one not for a moment.
                     if !end.is_cancelled() && status.code() != Code::Cancelled {

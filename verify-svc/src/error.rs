@@ -1,0 +1,105 @@
+//! The one error type of this crate, and its one mapping to gRPC.
+
+use std::time::Duration;
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+
+/// Result of this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// When a client may try again after a refusal for want of room.
+const RETRY_DELAY: Duration = Duration::from_secs(1);
+
+/// Everything that verify-svc answers besides tokens.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A field of a request is out of its range, contradicts another, or is not supported.
+    #[error("{field}: {reason}")]
+    InvalidField {
+        /// The field's path in the request.
+        field: String,
+        /// What is wrong, and what is allowed.
+        reason: String,
+    },
+    /// A generation with this id is running.
+    #[error("request_id `{0}` is in use by a running generation")]
+    RequestIdInUse(String),
+    /// No room now; another time there may be.
+    #[error("no room: {0}")]
+    NoRoom(String),
+    /// Two things that must be equal are not.
+    #[error("{subject}: expected {expected}, found {found}")]
+    Precondition {
+        /// What was compared.
+        subject: &'static str,
+        /// The value that was needed.
+        expected: String,
+        /// The value that was there.
+        found: String,
+    },
+    /// The service is ending.
+    #[error("the server is shutting down; try another one")]
+    Draining,
+    /// The time that the client gave is over.
+    #[error("the deadline has passed")]
+    DeadlineExceeded,
+    /// Start-up: a setting is wrong or contradicts another.
+    #[error("{0}")]
+    Config(String),
+    /// A checkpoint, the tokenizer, or a parameter of the arithmetic.
+    #[error(transparent)]
+    Common(#[from] dssd_common::Error),
+    /// A fault of ours; the log has the same id.
+    #[error("internal error {id}: {what}")]
+    Internal {
+        /// Stands in the log too.
+        id: uuid::Uuid,
+        /// Where it happened.
+        what: String,
+    },
+}
+
+impl Error {
+    /// A field of a request that cannot be used.
+    pub fn field(field: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self::InvalidField { field: field.into(), reason: reason.into() }
+    }
+
+    /// A fault of ours: logs the cause and keeps its id.
+    pub fn internal(what: &str, cause: impl std::fmt::Display) -> Self {
+        let id = uuid::Uuid::new_v4();
+        tracing::error!(%id, what, %cause, "internal error");
+        Self::Internal { id, what: what.to_owned() }
+    }
+}
+
+impl From<Error> for Status {
+    fn from(error: Error) -> Self {
+        let message = error.to_string();
+        let (code, details) = match error {
+            Error::InvalidField { field, reason } => {
+                (Code::InvalidArgument, ErrorDetails::with_bad_request_violation(field, reason))
+            }
+            Error::Common(dssd_common::Error::InvalidParameter { field, reason }) => {
+                (Code::InvalidArgument, ErrorDetails::with_bad_request_violation(field, reason))
+            }
+            Error::RequestIdInUse(_) => (Code::AlreadyExists, ErrorDetails::new()),
+            Error::NoRoom(_) | Error::Common(dssd_common::Error::OutOfKvBlocks { .. }) => {
+                (Code::ResourceExhausted, ErrorDetails::with_retry_info(Some(RETRY_DELAY)))
+            }
+            Error::Precondition { subject, .. } => (
+                Code::FailedPrecondition,
+                ErrorDetails::with_precondition_failure_violation("MISMATCH", subject, message.clone()),
+            ),
+            Error::Draining => (Code::Unavailable, ErrorDetails::new()),
+            Error::DeadlineExceeded => (Code::DeadlineExceeded, ErrorDetails::new()),
+            Error::Config(_) | Error::Internal { .. } => (Code::Internal, ErrorDetails::new()),
+            Error::Common(fault) => {
+                let error = Error::internal("the model", fault);
+                return Self::internal(error.to_string());
+            }
+        };
+        Self::with_error_details(code, message, details)
+    }
+}
