@@ -1,1 +1,3 @@
-//! Service library.
+//! The verifier: holds the whole model, owns the truth, and serves text generation.
+
+pub mod session;
