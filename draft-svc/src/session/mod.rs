@@ -1,0 +1,353 @@
+//! The drafter's side of the drafting protocol, for one stream.
+//!
+//! A [`DraftSession`] is a plain value: messages, the engine's progress and the time come in;
+//! messages for the verifier and a [`Plan`] for the engine come out. Time is a `Duration`
+//! since any fixed moment.
+//!
+//! Let L be the number of committed tokens. To draft, the engine needs keys and values up to
+//! L − 1 and runs the newest committed token as the first row; each drafted token is the next
+//! row. The last drafted token has no keys and values yet. When a Commit comes, everything up
+//! to the first difference is kept.
+
+mod refusal;
+
+use std::time::Duration;
+
+use dssd_proto::v1::{
+    Commit, DraftStopReason, DraftedToken, DrafterLoad, DrafterMessage, Open, Proposal, Ready,
+    Resync, SamplingSettings, VerifierMessage, drafter_message::Message, verifier_message,
+};
+
+pub use refusal::Refusal;
+use refusal::{check_commit, check_open};
+
+/// What the drafter is, and how far it goes.
+#[derive(Debug, Clone, Default)]
+pub struct DrafterProfile {
+    /// SHA-256 of its checkpoint's manifest.
+    pub checkpoint_fingerprint: String,
+    /// SHA-256 of its tokenizer file; empty without one.
+    pub tokenizer_hash: String,
+    /// Number of token ids.
+    pub vocabulary_size: u32,
+    /// Most tokens of one generation, prompt included.
+    pub max_context: usize,
+    /// Longest draft, whatever a Commit asks for.
+    pub max_draft_tokens: u32,
+    /// Layers after which its exit heads sit, shallowest first.
+    pub exit_layers: Vec<u32>,
+    /// SHA-256 of its calibration; empty without one.
+    pub calibration_id: String,
+}
+
+/// A draft that is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DraftGoal {
+    /// The Commit that asked.
+    pub epoch: u64,
+    /// Index of the first drafted token: L.
+    pub base_position: usize,
+    /// Longest draft: as asked, and as the profile and the context permit.
+    pub max_draft_tokens: u32,
+    /// When the Commit came.
+    pub started: Duration,
+    /// When drafting must end; `None` is never.
+    pub deadline: Option<Duration>,
+}
+
+/// What the engine is to do for this session.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Plan<'a> {
+    /// Positions of the KV cache to keep, in every band that has more.
+    pub truncate_to: usize,
+    /// Tokens to run from there on, in order; a part may be run first ([`DraftSession::fed`]).
+    pub feed: &'a [u32],
+    /// The draft in progress: once all of `feed` has run, its last row decides the next token
+    /// ([`DraftSession::drafted`]) or the end ([`DraftSession::finished`]). Ask
+    /// [`DraftSession::must_stop`] before any row.
+    pub goal: Option<DraftGoal>,
+}
+
+/// A draft in progress.
+#[derive(Debug, Clone)]
+struct Draft {
+    goal: DraftGoal,
+    tokens: Vec<DraftedToken>,
+    context_limited: bool,
+}
+
+/// The drafting protocol of one stream.
+#[derive(Debug, Clone)]
+pub struct DraftSession {
+    profile: DrafterProfile,
+    /// The newest Open without its tokens; `None` before the first.
+    open: Option<Open>,
+    /// Newest epoch seen; 0 before the first Commit.
+    epoch: u64,
+    /// Committed tokens, and behind them tokens of the newest draft.
+    held: Vec<u32>,
+    /// How many of `held` are committed: L. 0 while the drafter cannot follow.
+    committed: usize,
+    /// How many of `held` have keys and values.
+    fed: usize,
+    draft: Option<Draft>,
+    ready_sent: bool,
+}
+
+impl DraftSession {
+    /// A session that waits for its Open.
+    pub fn new(profile: DrafterProfile) -> Self {
+        Self {
+            profile,
+            open: None,
+            epoch: 0,
+            held: Vec::new(),
+            committed: 0,
+            fed: 0,
+            draft: None,
+            ready_sent: false,
+        }
+    }
+
+    /// The newest Open, without its tokens: sampling settings, policy, prompt length.
+    pub fn settings(&self) -> Option<&Open> {
+        self.open.as_ref()
+    }
+
+    /// Committed tokens, then those of the draft in progress: the history of the next choice.
+    pub fn tokens(&self) -> &[u32] {
+        if self.draft.is_some() {
+            &self.held
+        } else {
+            &self.held[..self.committed]
+        }
+    }
+
+    /// The newest epoch seen.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// Takes a message of the verifier, at the time `now`. An error ends the stream.
+    pub fn on_message(
+        &mut self,
+        message: VerifierMessage,
+        now: Duration,
+        load: DrafterLoad,
+    ) -> Result<Option<DrafterMessage>, Refusal> {
+        match message.message {
+            None => Err(Refusal::invalid("message", "is empty")),
+            Some(verifier_message::Message::Open(open)) => self.on_open(open, load),
+            Some(verifier_message::Message::Commit(commit)) => self.on_commit(&commit, now),
+        }
+    }
+
+    /// Takes an Open. What is held already is kept up to the first difference. Answers with
+    /// Ready if nothing is left to run; else [`DraftSession::fed`] does.
+    fn on_open(
+        &mut self,
+        mut open: Open,
+        load: DrafterLoad,
+    ) -> Result<Option<DrafterMessage>, Refusal> {
+        check_open(&open, &self.profile)?;
+        let tokens = std::mem::take(&mut open.token_ids);
+        let last_epoch = std::mem::take(&mut open.last_epoch);
+        if self.open.as_ref().is_some_and(|first| *first != open) {
+            return Err(Refusal::invalid(
+                "open",
+                "differs from this stream's first Open",
+            ));
+        }
+        self.open = Some(open);
+        if last_epoch < self.epoch {
+            return Ok(None);
+        }
+        self.epoch = last_epoch;
+        self.draft = None;
+        self.hold(0, &tokens);
+        self.ready_sent = false;
+        Ok(self.ready(load))
+    }
+
+    /// Takes a Commit, at the time `now`. A Commit that is not newer than all before is
+    /// ignored; one that leaves a gap is answered with Resync. Any other ends the draft in
+    /// progress, and starts the next if it asks for one.
+    fn on_commit(
+        &mut self,
+        commit: &Commit,
+        now: Duration,
+    ) -> Result<Option<DrafterMessage>, Refusal> {
+        let open = self.open.as_ref().ok_or(Refusal::CommitBeforeOpen)?;
+        check_commit(commit, open, &self.profile)?;
+        if commit.epoch <= self.epoch {
+            return Ok(None);
+        }
+        self.epoch = commit.epoch;
+        self.draft = None;
+        let first = commit.first_position as usize;
+        if first > self.committed {
+            return Ok(Some(self.resync()));
+        }
+        self.hold(first, &commit.token_ids);
+        if commit.max_draft_tokens > 0 {
+            self.begin(commit, now);
+        }
+        Ok(None)
+    }
+
+    /// The engine gave up this session's KV cache.
+    pub fn evicted(&mut self) -> DrafterMessage {
+        self.held.clear();
+        self.committed = 0;
+        self.fed = 0;
+        self.draft = None;
+        self.resync()
+    }
+
+    /// What the engine is to do next. Between drafts it runs what was committed, except for
+    /// the newest token: that is the first row of the next draft.
+    pub fn plan(&self) -> Plan<'_> {
+        let end = match &self.draft {
+            Some(_) => self.held.len(),
+            None => self.committed.saturating_sub(1).max(self.fed),
+        };
+        Plan {
+            truncate_to: self.fed,
+            feed: &self.held[self.fed..end],
+            goal: self.draft.as_ref().map(|draft| draft.goal),
+        }
+    }
+
+    /// The engine ran the first `rows` tokens of the plan. Answers with Ready when the tokens
+    /// of an Open are done.
+    pub fn fed(&mut self, rows: usize, load: DrafterLoad) -> Option<DrafterMessage> {
+        self.fed += rows.min(self.plan().feed.len());
+        self.ready(load)
+    }
+
+    /// The engine chose the next token of the draft in progress.
+    pub fn drafted(&mut self, token: DraftedToken) {
+        if let Some(draft) = &mut self.draft {
+            self.held.push(token.token_id);
+            draft.tokens.push(token);
+        }
+    }
+
+    /// Why the draft in progress must end at the time `now`, whatever the policy says.
+    pub fn must_stop(&self, now: Duration) -> Option<DraftStopReason> {
+        let draft = self.draft.as_ref()?;
+        let ends = |token: &DraftedToken| {
+            self.sampling()
+                .is_some_and(|s| s.stop_token_ids.contains(&token.token_id))
+        };
+        if draft.tokens.last().is_some_and(ends) {
+            return Some(DraftStopReason::EndOfSequence);
+        }
+        if draft.tokens.len() >= draft.goal.max_draft_tokens as usize {
+            return Some(match draft.context_limited {
+                true => DraftStopReason::ContextFull,
+                false => DraftStopReason::MaxDraft,
+            });
+        }
+        let over = draft.goal.deadline.is_some_and(|deadline| now >= deadline);
+        over.then_some(DraftStopReason::Time)
+    }
+
+    /// Ends the draft in progress and returns its Proposal; `None` if there is no draft.
+    pub fn finished(
+        &mut self,
+        reason: DraftStopReason,
+        now: Duration,
+        load: DrafterLoad,
+    ) -> Option<DrafterMessage> {
+        let draft = self.draft.take()?;
+        let elapsed = now.saturating_sub(draft.goal.started);
+        let proposal = Proposal {
+            epoch: draft.goal.epoch,
+            base_position: position(draft.goal.base_position),
+            tokens: draft.tokens,
+            stop_reason: reason.into(),
+            draft_us: u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX),
+            load: Some(load),
+        };
+        Some(DrafterMessage {
+            message: Some(Message::Proposal(proposal)),
+        })
+    }
+
+    fn sampling(&self) -> Option<&SamplingSettings> {
+        self.open.as_ref()?.sampling.as_ref()
+    }
+
+    /// Commits `tokens` from position `first` on, which is at most `committed`.
+    fn hold(&mut self, first: usize, tokens: &[u32]) {
+        let known = self.held[first..]
+            .iter()
+            .zip(tokens)
+            .take_while(|(a, b)| a == b)
+            .count();
+        if known < tokens.len() {
+            self.held.truncate(first + known);
+            self.held.extend_from_slice(&tokens[known..]);
+            self.fed = self.fed.min(first + known);
+        }
+        self.committed = first + tokens.len();
+    }
+
+    fn begin(&mut self, commit: &Commit, now: Duration) {
+        let base_position = self.committed;
+        let room = position(self.profile.max_context.saturating_sub(base_position));
+        let wanted = commit.max_draft_tokens.min(self.profile.max_draft_tokens);
+        // The row of the newest committed token must run to give the first choice.
+        self.held.truncate(base_position);
+        self.fed = self.fed.min(base_position.saturating_sub(1));
+        let deadline = commit
+            .draft_budget_us
+            .and_then(|us| now.checked_add(Duration::from_micros(us)));
+        self.draft = Some(Draft {
+            goal: DraftGoal {
+                epoch: commit.epoch,
+                base_position,
+                max_draft_tokens: wanted.min(room),
+                started: now,
+                deadline,
+            },
+            tokens: Vec::new(),
+            context_limited: room < wanted,
+        });
+    }
+
+    fn ready(&mut self, load: DrafterLoad) -> Option<DrafterMessage> {
+        if self.ready_sent || self.committed == 0 || self.fed + 1 < self.committed {
+            return None;
+        }
+        self.ready_sent = true;
+        let ready = Ready {
+            held_position: position(self.fed.min(self.committed)),
+            exit_layers: self.profile.exit_layers.clone(),
+            calibration_id: self.profile.calibration_id.clone(),
+            load: Some(load),
+        };
+        Some(DrafterMessage {
+            message: Some(Message::Ready(ready)),
+        })
+    }
+
+    fn resync(&self) -> DrafterMessage {
+        let resync = Resync {
+            epoch: self.epoch,
+            held_position: position(self.committed),
+        };
+        DrafterMessage {
+            message: Some(Message::Resync(resync)),
+        }
+    }
+}
+
+/// Positions from the wire have 32 bits, and no context is longer than the drafter's.
+fn position(index: usize) -> u32 {
+    u32::try_from(index).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod scenarios;

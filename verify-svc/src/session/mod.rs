@@ -1,0 +1,317 @@
+//! The verifier's side of the drafting protocol, for one generation.
+//!
+//! A [`VerifySession`] is a plain value: messages, outcomes of rounds and the time come in,
+//! messages for the drafter go out. Time is a `Duration` since any fixed moment.
+//!
+//! Let L be the number of committed tokens, prompt included. The newest of them has no keys
+//! and values yet: the KV cache ends at L − 1, and the first drafted token has index L.
+//! Whatever a drafter sends or fails to send, the session only ever suggests tokens to
+//! verify; the committed tokens come from the caller alone.
+
+mod back_off;
+mod statistics;
+mod stream;
+
+use std::time::Duration;
+
+use dssd_proto::v1::{
+    DraftedToken, DrafterMessage, Open, PlainReason, Speculation, SpeculationMode, VerifierMessage,
+    drafter_message::Message,
+};
+
+use back_off::BackOff;
+pub use statistics::Statistics;
+use stream::{Receipt, Stream};
+
+/// Why a drafter's message cannot be true.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Nonsense {
+    /// A `DrafterMessage` without any of its alternatives.
+    #[error("empty message")]
+    EmptyMessage,
+    /// A message for a Commit that was never sent.
+    #[error("epoch {epoch} was never sent, the newest is {newest}")]
+    UnknownEpoch {
+        /// What the drafter said.
+        epoch: u64,
+        /// The newest epoch sent.
+        newest: u64,
+    },
+    /// A proposal that starts elsewhere than the Commit of its epoch asked.
+    #[error("proposal starts at {found}, asked for {expected}")]
+    BasePosition {
+        /// What the drafter said.
+        found: u32,
+        /// What its Commit asked for.
+        expected: usize,
+    },
+    /// A proposal with more tokens than were asked for.
+    #[error("{found} tokens proposed, at most {most} asked for")]
+    TooManyTokens {
+        /// Tokens in the proposal.
+        found: usize,
+        /// `max_draft_tokens` of its Commit.
+        most: u32,
+    },
+    /// A token id at or above the vocabulary size.
+    #[error("token id {0} is outside the vocabulary")]
+    TokenId(u32),
+    /// An entropy that is negative or not a number.
+    #[error("entropy of a drafted token is negative or not finite")]
+    Entropy,
+    /// A position beyond every token that the drafter was told.
+    #[error("drafter holds {held} positions, was told {told} tokens")]
+    HeldPosition {
+        /// What the drafter said.
+        held: u32,
+        /// Committed tokens that it was told.
+        told: usize,
+    },
+    /// One Resync after another, with no proposal in between.
+    #[error("too many resyncs without a proposal")]
+    RepeatedResync,
+}
+
+/// What the next round of a generation can be.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Next {
+    /// Verify these tokens, which follow the newest committed one.
+    Verify {
+        /// The Commit that asked for them.
+        epoch: u64,
+        /// At least one token.
+        tokens: Vec<DraftedToken>,
+    },
+    /// Decode one token plainly.
+    Plain(PlainReason),
+    /// A proposal is on its way: sit out until it comes, or until this moment.
+    Wait {
+        /// When waiting ends.
+        until: Duration,
+    },
+}
+
+/// What the caller knows at the end of a round and the session cannot.
+#[derive(Debug, Clone, Default)]
+pub struct RoundHints {
+    /// The time now.
+    pub now: Duration,
+    /// How many more tokens may be generated (limits of request and context).
+    pub remaining: usize,
+    /// Longest draft wanted, in tokens; 0 asks for none.
+    pub max_draft_tokens: u32,
+    /// Time that the drafter is given.
+    pub draft_budget: Duration,
+    /// Time after which the round is plain: the draft budget and the way there and back.
+    pub wait_budget: Duration,
+    /// Estimated time of the next step with 0, 1, 2 … more rows, in microseconds.
+    pub verify_cost_us: Vec<u64>,
+}
+
+/// The drafting protocol of one generation.
+#[derive(Debug, Clone)]
+pub struct VerifySession {
+    /// What a drafter must know; `token_ids` are all committed tokens.
+    open: Open,
+    stream: Option<Stream>,
+    back_off: BackOff,
+    /// Why no draft was asked for, where that is so.
+    idle: PlainReason,
+    /// What the last call of `next` said of the present round, if it was plain.
+    plain: Option<PlainReason>,
+    statistics: Statistics,
+}
+
+impl VerifySession {
+    /// A session without a drafter. `open.token_ids` are the tokens committed so far, prompt
+    /// and resumed ones; `open.last_epoch` is ignored.
+    pub fn new(open: Open) -> Self {
+        Self {
+            open,
+            stream: None,
+            back_off: BackOff::default(),
+            idle: PlainReason::Paused,
+            plain: None,
+            statistics: Statistics::default(),
+        }
+    }
+
+    /// Starts anew on a fresh stream, and returns the stream's first message. Messages of an
+    /// earlier stream must not be given to the session from here on.
+    pub fn attach(&mut self) -> VerifierMessage {
+        self.back_off = BackOff::default();
+        self.idle = PlainReason::NotReady;
+        let (stream, message) = Stream::start(&self.open);
+        self.stream = Some(stream);
+        message
+    }
+
+    /// The stream ended or broke. Decoding goes on plainly.
+    pub fn on_lost(&mut self) {
+        if self.stream.take().is_some() {
+            self.statistics.drafter_losses += 1;
+        }
+    }
+
+    /// Whether a stream is attached.
+    pub fn is_attached(&self) -> bool {
+        self.stream.is_some()
+    }
+
+    /// All committed tokens, prompt included.
+    pub fn tokens(&self) -> &[u32] {
+        &self.open.token_ids
+    }
+
+    /// What happened so far.
+    pub fn statistics(&self) -> &Statistics {
+        &self.statistics
+    }
+
+    /// Takes a message of the attached stream, and returns what to answer. After an error the
+    /// session is detached: drop the stream and exclude the drafter for a while.
+    pub fn on_message(
+        &mut self,
+        message: DrafterMessage,
+        now: Duration,
+    ) -> Result<Option<VerifierMessage>, Nonsense> {
+        let answer = self.take_message(message, now);
+        if answer.is_err() {
+            self.statistics.resets += 1;
+            self.on_lost();
+        }
+        answer
+    }
+
+    fn take_message(
+        &mut self,
+        message: DrafterMessage,
+        now: Duration,
+    ) -> Result<Option<VerifierMessage>, Nonsense> {
+        let Some(stream) = &mut self.stream else {
+            return Ok(None);
+        };
+        match message.message {
+            None => Err(Nonsense::EmptyMessage),
+            Some(Message::Ready(ready)) => stream.on_ready(&ready, &self.open),
+            Some(Message::Proposal(proposal)) => {
+                let receipt = stream.on_proposal(proposal, self.open.vocabulary_size, now)?;
+                if let Receipt::Taken { .. } = receipt {
+                    self.back_off.in_time();
+                }
+                self.statistics.count_receipt(&receipt);
+                Ok(None)
+            }
+            Some(Message::Resync(resync)) => {
+                let answer = stream.on_resync(&resync, &self.open)?;
+                self.statistics.resyncs += u64::from(answer.is_some());
+                Ok(answer)
+            }
+        }
+    }
+
+    /// What the next round can be at the time `now`. May be asked again until the round runs.
+    pub fn next(&mut self, now: Duration) -> Next {
+        let next = self.decide(now);
+        self.plain = match next {
+            Next::Plain(reason) => Some(reason),
+            _ => None,
+        };
+        next
+    }
+
+    fn decide(&mut self, now: Duration) -> Next {
+        let Some(stream) = &mut self.stream else {
+            let mode = self.open.speculation.as_ref().map(Speculation::mode);
+            let off = mode == Some(SpeculationMode::Off);
+            return Next::Plain(if off {
+                PlainReason::Off
+            } else {
+                PlainReason::NoDrafter
+            });
+        };
+        let epoch = stream.epoch();
+        let Some(request) = stream.request_mut() else {
+            return Next::Plain(self.idle);
+        };
+        if let Some(proposal) = &request.proposal {
+            return match &proposal.tokens[..] {
+                [] => Next::Plain(PlainReason::EmptyProposal),
+                tokens => Next::Verify {
+                    epoch,
+                    tokens: tokens.to_vec(),
+                },
+            };
+        }
+        if now < request.deadline {
+            return Next::Wait {
+                until: request.deadline,
+            };
+        }
+        if !request.late {
+            request.late = true;
+            self.statistics.late_proposals += 1;
+            self.statistics.draft_wait += request.deadline.saturating_sub(request.sent);
+            self.statistics.back_offs += u64::from(self.back_off.late());
+        }
+        Next::Plain(PlainReason::Late)
+    }
+
+    /// Ends a round: `tokens` are committed. `accepted` is how many drafted tokens were right
+    /// if a proposal was verified, and `None` for a plain round (or for what a prefill gave).
+    pub fn committed(
+        &mut self,
+        tokens: &[u32],
+        accepted: Option<usize>,
+        hints: &RoundHints,
+    ) -> Option<VerifierMessage> {
+        match accepted {
+            Some(accepted) => self.close_verified(accepted),
+            None => self.statistics.count_plain(self.plain),
+        }
+        self.plain = None;
+        self.open.token_ids.extend_from_slice(tokens);
+        let length = self.draft_length(hints);
+        let stream = self.stream.as_mut()?;
+        self.statistics.count_unused(stream.close_request());
+        if hints.remaining == 0 {
+            return None;
+        }
+        if length == 0 {
+            return stream.gather(&self.open.token_ids);
+        }
+        Some(stream.ask(&self.open.token_ids, length, hints))
+    }
+
+    fn close_verified(&mut self, accepted: usize) {
+        let Some(proposal) = self.stream.as_mut().and_then(Stream::take_verified) else {
+            return;
+        };
+        let accepted = accepted.min(proposal.tokens.len());
+        self.statistics.count_draft(&proposal, accepted);
+        if let Some(stream) = &mut self.stream {
+            stream.verdict(proposal.epoch, accepted);
+        }
+    }
+
+    /// How many tokens to ask for; where none, `idle` says why.
+    fn draft_length(&mut self, hints: &RoundHints) -> u32 {
+        let resting = self.back_off.resting();
+        // One token of every round is the whole model's own.
+        let useful = u32::try_from(hints.remaining.saturating_sub(1)).unwrap_or(u32::MAX);
+        self.idle = match &self.stream {
+            Some(stream) if !stream.is_ready() => PlainReason::NotReady,
+            _ if resting => PlainReason::BackOff,
+            _ if useful == 0 => PlainReason::LastToken,
+            _ => PlainReason::Paused,
+        };
+        if self.idle == PlainReason::Paused {
+            hints.max_draft_tokens.min(useful)
+        } else {
+            0
+        }
+    }
+}
+
+#[cfg(test)]
+mod scenarios;
