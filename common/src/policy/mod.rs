@@ -7,7 +7,7 @@ mod entropy;
 mod fixed;
 mod spec;
 
-pub use spec::PolicySpec;
+pub use spec::{DEFAULT_FIXED_TOKENS, PolicySettings, PolicySpec};
 
 use crate::entropy::Summary;
 

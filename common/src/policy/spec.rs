@@ -43,6 +43,52 @@ impl PolicySpec {
     }
 }
 
+/// A policy's settings where they come apart from its name, as in a request.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct PolicySettings {
+    /// The exit head of `fixed`, counted from the shallowest; 0 if unset.
+    pub exit_head: Option<usize>,
+    /// Tokens of a draft of `fixed`; [`DEFAULT_FIXED_TOKENS`] if unset.
+    pub tokens: Option<usize>,
+    /// The threshold of `entropy`, in nats; it has no default.
+    pub entropy_threshold: Option<f32>,
+}
+
+/// Tokens of a draft of `fixed` where nobody says.
+pub const DEFAULT_FIXED_TOKENS: usize = 4;
+
+impl PolicySpec {
+    /// A policy by its bare name and separate settings, or by a full name such as `fixed:0:4`.
+    ///
+    /// # Errors
+    /// If the name is unknown, or a setting is missing or does not belong to it.
+    pub fn from_settings(name: &str, settings: PolicySettings) -> Result<Self> {
+        let PolicySettings { exit_head, tokens, entropy_threshold } = settings;
+        let refuse = |present: bool, setting: &str| match present {
+            true => Err(invalid(format!("`{setting}` does not belong to policy `{name}`"))),
+            false => Ok(()),
+        };
+        let spec = match name {
+            "fixed" => {
+                refuse(entropy_threshold.is_some(), "entropy_threshold")?;
+                let tokens = tokens.unwrap_or(DEFAULT_FIXED_TOKENS);
+                format!("fixed:{}:{tokens}", exit_head.unwrap_or(0))
+            }
+            "entropy" => {
+                refuse(exit_head.is_some(), "exit_head")?;
+                let missing = || invalid("`entropy` needs `entropy_threshold`: no calibration is loaded".to_owned());
+                format!("entropy:{}", entropy_threshold.ok_or_else(missing)?)
+            }
+            _ => {
+                refuse(exit_head.is_some(), "exit_head")?;
+                refuse(entropy_threshold.is_some(), "entropy_threshold")?;
+                name.to_owned()
+            }
+        };
+        spec.parse()
+    }
+}
+
 impl FromStr for PolicySpec {
     type Err = Error;
 

@@ -52,3 +52,17 @@ fn names_round_trip_and_nonsense_is_refused() {
         assert!(text.parse::<PolicySpec>().is_err(), "{text}");
     }
 }
+
+#[test]
+fn settings_make_the_same_policies_as_full_names_and_strangers_are_refused() {
+    let none = PolicySettings::default();
+    let head = PolicySettings { exit_head: Some(1), tokens: Some(3), ..none };
+    let nats = PolicySettings { entropy_threshold: Some(1.5), ..none };
+    let parse = |text: &str| text.parse::<PolicySpec>().unwrap();
+    assert_eq!(PolicySpec::from_settings("fixed", head).unwrap(), parse("fixed:1:3"));
+    assert_eq!(PolicySpec::from_settings("entropy", nats).unwrap(), parse("entropy:1.5"));
+    assert_eq!(PolicySpec::from_settings("entropy:2", none).unwrap(), parse("entropy:2"));
+    for (name, settings) in [("entropy", none), ("entropy", head), ("fixed", nats), ("fixed:0:4", head), ("off", nats)] {
+        assert!(PolicySpec::from_settings(name, settings).is_err(), "{name}");
+    }
+}

@@ -15,7 +15,7 @@ mod stream;
 use std::time::Duration;
 
 use dssd_proto::v1::{
-    DraftedToken, DrafterMessage, Open, PlainReason, Speculation, SpeculationMode, VerifierMessage,
+    DraftStopReason, DraftedToken, DrafterMessage, Open, PlainReason, Speculation, SpeculationMode, VerifierMessage,
     drafter_message::Message,
 };
 
@@ -81,6 +81,8 @@ pub enum Next {
         epoch: u64,
         /// At least one token.
         tokens: Vec<DraftedToken>,
+        /// Why there are no more.
+        stop_reason: DraftStopReason,
     },
     /// Decode one token plainly.
     Plain(PlainReason),
@@ -237,10 +239,7 @@ impl VerifySession {
         if let Some(proposal) = &request.proposal {
             return match &proposal.tokens[..] {
                 [] => Next::Plain(PlainReason::EmptyProposal),
-                tokens => Next::Verify {
-                    epoch,
-                    tokens: tokens.to_vec(),
-                },
+                tokens => Next::Verify { epoch, tokens: tokens.to_vec(), stop_reason: proposal.stop_reason() },
             };
         }
         if now < request.deadline {

@@ -1,0 +1,124 @@
+//! One stream's draft: its session, its policy, and how deep the next token has come.
+
+use super::{EngineParts, Outbox, StreamKey};
+use crate::{Error, Result, session::DraftSession};
+use dssd_common::{
+    kv::{KvCache, SequenceId},
+    policy::{Policy, PolicySettings, PolicySpec},
+    sampling::{History, Sampler, SamplingParams},
+};
+use dssd_proto::v1::{Open, SamplingSettings, Speculation};
+use std::time::Duration;
+
+pub(super) struct Sequence {
+    pub(super) key: StreamKey,
+    pub(super) outbox: Outbox,
+    pub(super) session: DraftSession,
+    pub(super) drafting: Option<Drafting>,
+    /// The exit whose band the next token's row goes through next, once it has been fed.
+    pub(super) depth: usize,
+    /// Since when the sequence has had something to do.
+    pub(super) waiting_since: Duration,
+}
+
+/// What an Open made.
+pub(super) struct Drafting {
+    pub(super) id: SequenceId,
+    pub(super) sampler: Sampler,
+    pub(super) history: History,
+    pub(super) policy: Option<Box<dyn Policy>>,
+}
+
+/// The rows that a sequence wants next: through `band`, up to position `end`.
+pub(super) struct Want {
+    pub(super) band: usize,
+    pub(super) end: usize,
+    /// For the first band, the tokens of the rows.
+    pub(super) tokens: Vec<u32>,
+    /// Whether the last row is that of the next token, so that its exit may be read.
+    pub(super) decides: bool,
+}
+
+impl Drafting {
+    /// # Errors
+    /// If the settings are out of range, or there is no room.
+    pub(super) fn open(open: &Open, tokens: &[u32], parts: &mut EngineParts) -> Result<Self> {
+        let settings = open.sampling.clone().unwrap_or_default();
+        let vocabulary = parts.decoder.vocabulary();
+        let sampler = Sampler::new(sampling_params(&settings), vocabulary, settings.stop_token_ids.clone())?;
+        let policy = policy(open.speculation.as_ref(), parts)?;
+        let prompt_length = (open.prompt_length as usize).min(tokens.len());
+        let (prompt, generated) = tokens.split_at(prompt_length);
+        let capacity = prompt_length + settings.max_new_tokens as usize;
+        let id = parts.kv.open(capacity.min(parts.profile.max_context))?;
+        Ok(Self { id, sampler, history: History::new(prompt, generated), policy })
+    }
+
+    /// Makes the history that of `tokens`.
+    pub(super) fn follow(&mut self, tokens: &[u32]) {
+        let known = self.history.tokens().iter().zip(tokens).take_while(|(a, b)| a == b).count();
+        self.history.truncate(known);
+        tokens[self.history.len().min(tokens.len())..].iter().for_each(|&token| self.history.push(token));
+    }
+}
+
+impl Sequence {
+    pub(super) fn new(key: StreamKey, outbox: Outbox, session: DraftSession) -> Self {
+        Self { key, outbox, session, drafting: None, depth: 0, waiting_since: Duration::ZERO }
+    }
+
+    /// What to run next, in at most `budget` rows; `None` if there is nothing to do.
+    pub(super) fn want(&self, kv: &KvCache, budget: usize) -> Option<Want> {
+        let drafting = self.drafting.as_ref()?;
+        let plan = self.session.plan();
+        if !plan.feed.is_empty() {
+            let rows = plan.feed.len().min(budget);
+            let tokens = plan.feed[..rows].to_vec();
+            let decides = rows == plan.feed.len() && plan.goal.is_some();
+            return Some(Want { band: 0, end: plan.truncate_to + rows, tokens, decides });
+        }
+        plan.goal?;
+        let end = plan.truncate_to;
+        let start = kv.len(drafting.id, self.depth);
+        let reached = end.min(start + budget);
+        Some(Want { band: self.depth, end: reached, tokens: Vec::new(), decides: reached == end })
+    }
+}
+
+fn sampling_params(settings: &SamplingSettings) -> SamplingParams {
+    let mut logit_bias: Vec<(u32, f32)> = settings.logit_bias.iter().map(|(&id, &bias)| (id, bias)).collect();
+    logit_bias.sort_unstable_by_key(|(id, _)| *id);
+    SamplingParams {
+        temperature: settings.temperature,
+        top_k: settings.top_k,
+        top_p: settings.top_p,
+        min_p: settings.min_p,
+        seed: settings.seed,
+        repetition_penalty: settings.repetition_penalty,
+        presence_penalty: settings.presence_penalty,
+        frequency_penalty: settings.frequency_penalty,
+        logit_bias,
+        min_new_tokens: settings.min_new_tokens,
+    }
+}
+
+/// The policy that an Open names, else the drafter's own.
+fn policy(speculation: Option<&Speculation>, parts: &EngineParts) -> Result<Option<Box<dyn Policy>>> {
+    let none = Speculation::default();
+    let asked = speculation.unwrap_or(&none);
+    if asked.target_agreement.is_some() {
+        let reason = "needs calibrated exit heads, and this drafter has none";
+        return Err(Error::Field { field: "speculation.target_agreement", reason: reason.to_owned() });
+    }
+    let longest = parts.profile.max_draft_tokens as usize;
+    let settings = PolicySettings {
+        exit_head: asked.exit_head.map(|head| head as usize),
+        tokens: asked.max_draft_tokens.map(|tokens| tokens as usize),
+        entropy_threshold: asked.entropy_threshold,
+    };
+    let spec = match asked.policy.as_str() {
+        "" => parts.default_policy,
+        name => PolicySpec::from_settings(name, settings)?,
+    };
+    Ok(spec.build(parts.decoder.band_ends(), longest)?)
+}
