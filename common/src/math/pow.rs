@@ -135,9 +135,10 @@ mod tests {
 
     #[test]
     fn edges() {
-        let edges = [0.0, 1.0, 2.0, 0.5, f64::INFINITY];
+        let edges = [0.0, 0.25, 1.0, 2.0, f64::INFINITY];
+        let exponents = [0.0, 1.0, 2.0, 3.0, f64::INFINITY];
         for x in edges {
-            for y in edges.into_iter().flat_map(|y| [y, -y]) {
+            for y in exponents.into_iter().flat_map(|y| [y, -y]) {
                 assert_eq!(pow(x, y), x.powf(y), "pow({x}, {y})");
             }
         }

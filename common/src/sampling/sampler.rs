@@ -144,3 +144,160 @@ fn argmax<T: PartialOrd + Copy>(values: &[T], least: T) -> Option<u32> {
         .position(|&value| value == maximum && value > least)?;
     Some(id as u32)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Sampler, Scratch};
+    use crate::sampling::{History, SamplingParams};
+
+    fn choose(params: &SamplingParams, logits: &[f32], history: &History) -> u32 {
+        let sampler = Sampler::new(params.clone(), logits.len(), Vec::new()).unwrap();
+        sampler
+            .choose(logits, history, &mut Scratch::default())
+            .unwrap()
+    }
+
+    fn refused(logits: &[f32], temperature: f32) -> String {
+        let params = SamplingParams {
+            temperature,
+            ..SamplingParams::default()
+        };
+        let sampler = Sampler::new(params, 3, Vec::new()).unwrap();
+        let refused = sampler.choose(logits, &History::default(), &mut Scratch::default());
+        refused.unwrap_err().to_string()
+    }
+
+    #[test]
+    fn greedy_is_the_lowest_of_the_best_ids() {
+        let mut logits = vec![-1.0f32; 100];
+        for id in [97, 38, 55] {
+            logits[id] = 4.5;
+        }
+        assert_eq!(
+            choose(&SamplingParams::default(), &logits, &History::default()),
+            38
+        );
+        assert_eq!(
+            choose(
+                &SamplingParams::default(),
+                &[-0.0, 0.0],
+                &History::default()
+            ),
+            0
+        );
+    }
+
+    #[test]
+    fn greedy_sees_penalties_and_biases() {
+        let logits = [3.0, 2.9, 2.8];
+        let penalized = SamplingParams {
+            repetition_penalty: 1.2,
+            ..SamplingParams::default()
+        };
+        assert_eq!(choose(&penalized, &logits, &History::new(&[0], &[])), 1);
+        assert_eq!(choose(&penalized, &logits, &History::new(&[0], &[1])), 2);
+        let biased = SamplingParams {
+            logit_bias: vec![(2, 0.3)],
+            ..SamplingParams::default()
+        };
+        assert_eq!(choose(&biased, &logits, &History::default()), 2);
+    }
+
+    #[test]
+    fn the_end_waits_for_enough_tokens() {
+        let params = SamplingParams {
+            min_new_tokens: 2,
+            ..SamplingParams::default()
+        };
+        let sampler = Sampler::new(params, 3, vec![2]).unwrap();
+        let mut history = History::new(&[0, 0, 0, 0], &[]);
+        let mut chosen = Vec::new();
+        for _ in 0..4 {
+            chosen.push(
+                sampler
+                    .choose(&[1.0, 2.0, 3.0], &history, &mut Scratch::default())
+                    .unwrap(),
+            );
+            history.push(0);
+        }
+        assert_eq!(chosen, [1, 1, 2, 2]);
+    }
+
+    #[test]
+    fn tiny_temperatures_are_greedy_and_finite() {
+        let params = SamplingParams {
+            temperature: f32::from_bits(1),
+            seed: 8,
+            ..SamplingParams::default()
+        };
+        let logits = [f32::MAX, f32::MIN, f32::MAX, f32::NEG_INFINITY];
+        assert_eq!(choose(&params, &logits, &History::default()), 0);
+        let filtered = SamplingParams {
+            top_k: 3,
+            top_p: 0.9,
+            min_p: 0.1,
+            repetition_penalty: 1.5,
+            ..params
+        };
+        assert_eq!(choose(&filtered, &logits, &History::new(&[0], &[])), 2);
+    }
+
+    /// The noise belongs to the absolute index: what the earlier tokens are, and which of them were the prompt, is
+    /// nothing to it; the next index has other noise.
+    #[test]
+    fn noise_is_keyed_by_the_absolute_index() {
+        let params = SamplingParams {
+            temperature: 1.0,
+            seed: 6,
+            ..SamplingParams::default()
+        };
+        let logits = [0.0f32; 64];
+        let along: Vec<u32> = (0..200)
+            .map(|len| choose(&params, &logits, &History::new(&vec![1; len], &[])))
+            .collect();
+        for (len, &expected) in along.iter().enumerate() {
+            assert_eq!(
+                choose(&params, &logits, &History::new(&[], &vec![2; len])),
+                expected
+            );
+        }
+        let repeated = along.windows(2).filter(|pair| pair[0] == pair[1]).count();
+        assert!(
+            repeated < 15,
+            "{repeated} of 199 neighbours are equal, about 3 are expected"
+        );
+    }
+
+    #[test]
+    fn rows_without_a_choice_are_refused() {
+        for temperature in [0.0, 1.0] {
+            assert!(refused(&[0.0, f32::NAN, 1.0], temperature).contains("`logits`"));
+            assert!(refused(&[0.0, f32::INFINITY, 1.0], temperature).contains("+inf"));
+            assert!(refused(&[f32::NEG_INFINITY; 3], temperature).contains("finite"));
+            assert!(refused(&[0.0; 2], temperature).contains("3"));
+        }
+        let params = SamplingParams {
+            min_new_tokens: 1,
+            ..SamplingParams::default()
+        };
+        let sampler = Sampler::new(params, 2, vec![0, 1]).unwrap();
+        assert!(
+            sampler
+                .choose(&[0.0; 2], &History::default(), &mut Scratch::default())
+                .is_err()
+        );
+    }
+
+    #[test]
+    fn bad_parameters_are_refused() {
+        let params = SamplingParams {
+            top_p: 2.0,
+            ..SamplingParams::default()
+        };
+        assert!(Sampler::new(params, 2, Vec::new()).is_err());
+        let refused = Sampler::new(SamplingParams::default(), 2, vec![2])
+            .unwrap_err()
+            .to_string();
+        assert!(refused.contains("`stop_token_ids`"));
+    }
+}
