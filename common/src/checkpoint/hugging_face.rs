@@ -181,7 +181,7 @@ fn decoder(fields: &mut Fields, architecture: Architecture) -> Result<ModelConfi
     }
     let head_dim = match head_dim {
         Some(head_dim) => head_dim,
-        None if heads > 0 && hidden % heads == 0 => hidden / heads,
+        None if heads > 0 && hidden.is_multiple_of(heads) => hidden / heads,
         None => {
             return Err(fields.refuse(
                 "num_attention_heads",
@@ -252,7 +252,7 @@ pub(super) fn write_config(config: &ModelConfig, dtype: &str) -> Value {
     let mut value = json!({
         "bos_token_id": config.bos_token_id,
         "dtype": dtype,
-        "eos_token_id": config.eos_token_ids,
+        "eos_token_id": (!config.eos_token_ids.is_empty()).then_some(&config.eos_token_ids),
         "hidden_act": match config.activation {
             Activation::Gelu => "gelu",
             Activation::GeluTanh => "gelu_new",
