@@ -26,6 +26,7 @@ const HARMLESS: &[&str] = &[
     "gradient_checkpointing",
     "hidden_dropout",
     "initializer_range",
+    "is_decoder",
     "is_llama_config",
     "keys_to_ignore_at_inference",
     "max_sequence_length",
@@ -68,6 +69,8 @@ impl TokenIds {
 /// Reads `config.json`.
 pub(super) fn read_config(path: &Path) -> Result<ModelConfig> {
     let mut fields = Fields::read(path)?;
+    fields.only("is_encoder_decoder", false)?;
+    fields.only("add_cross_attention", false)?;
     let class = model_class(&mut fields)?;
     let config = match class.as_str() {
         "GPTNeoXForCausalLM" => neox(&mut fields)?,

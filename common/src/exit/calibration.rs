@@ -4,7 +4,10 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::heads::{ExitHeads, check_format, check_same, invalid};
+use super::{
+    description::{check_format, check_same, invalid},
+    heads::ExitHeads,
+};
 use crate::{checkpoint::json_file, error::Result};
 
 const FILE: &str = "calibration.json";

@@ -2,19 +2,21 @@
 
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::calibration::Calibration;
+use super::{
+    calibration::Calibration,
+    description::{
+        DESCRIPTION, Description, FORMAT, HeadDescription, KindName, WEIGHTS, check_format,
+        check_same, invalid,
+    },
+    reader::{Reader, tensor_name},
+};
 use crate::{
-    checkpoint::{Checkpoint, ModelConfig, NormKind, TensorData, WeightFile, hex, json_file},
+    checkpoint::{Checkpoint, TensorData, hex, json_file},
     error::{Error, Result},
     tokenizer,
 };
-
-const DESCRIPTION: &str = "exit_heads.json";
-const WEIGHTS: &str = "exit_heads.safetensors";
-const FORMAT: u32 = 1;
 
 /// The trained heads of one checkpoint.
 #[derive(Clone, Debug)]
@@ -63,34 +65,6 @@ pub enum HeadKind {
     },
 }
 
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Description {
-    format: u32,
-    checkpoint_fingerprint: String,
-    tokenizer_hash: Option<String>,
-    heads: Vec<HeadDescription>,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct HeadDescription {
-    layer: usize,
-    kind: KindName,
-    /// Width of an adapter; not part of other heads.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    rank: Option<usize>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    agreement: Option<f64>,
-}
-
-#[derive(Clone, Copy, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum KindName {
-    Linear,
-    Adapter,
-}
-
 impl ExitHeads {
     /// Whether a folder holds trained heads.
     pub fn exist(dir: &Path) -> bool {
@@ -117,10 +91,7 @@ impl ExitHeads {
             let found = description.tokenizer_hash.as_deref().unwrap_or("none");
             check_same("exit heads' tokenizer hash", &hash, found)?;
         }
-        let reader = Reader {
-            file: WeightFile::open(dir.join(WEIGHTS))?,
-            config: checkpoint.config(),
-        };
+        let reader = Reader::open(&dir.join(WEIGHTS), checkpoint.config())?;
         let heads = description
             .heads
             .iter()
@@ -188,7 +159,7 @@ impl ExitHeads {
 
 impl ExitHead {
     /// The head's tensors and their names inside it.
-    fn tensors(&self) -> impl Iterator<Item = (&'static str, &TensorData)> {
+    pub(super) fn tensors(&self) -> impl Iterator<Item = (&'static str, &TensorData)> {
         let [(first, a), (second, b)] = match &self.kind {
             HeadKind::Linear { weight, bias } => [
                 ("linear.weight", Some(weight)),
@@ -218,134 +189,5 @@ impl ExitHead {
             rank,
             agreement: self.agreement,
         }
-    }
-}
-
-/// Takes described heads out of the weight file.
-struct Reader<'a> {
-    file: WeightFile,
-    config: &'a ModelConfig,
-}
-
-impl Reader<'_> {
-    fn head(&self, path: &Path, head: &HeadDescription) -> Result<ExitHead> {
-        let &HeadDescription {
-            layer,
-            kind,
-            rank,
-            agreement,
-        } = head;
-        if layer == 0 || layer >= self.config.layers {
-            let reason = format!(
-                "layer {layer} is not inside a model of {} layers",
-                self.config.layers
-            );
-            return Err(invalid(path, reason));
-        }
-        let (hidden, vocabulary) = (self.config.hidden, self.config.vocabulary);
-        let tensor = |part, shape: &[usize]| self.tensor(&tensor_name(layer, part), shape);
-        let kind = match (kind, rank) {
-            (KindName::Linear, None) => HeadKind::Linear {
-                weight: tensor("linear.weight", &[vocabulary, hidden])?,
-                bias: self.optional(&tensor_name(layer, "linear.bias"), &[vocabulary])?,
-            },
-            (KindName::Adapter, Some(rank)) => HeadKind::Adapter {
-                down: tensor("down.weight", &[rank, hidden])?,
-                up: tensor("up.weight", &[hidden, rank])?,
-            },
-            (KindName::Linear, Some(_)) => {
-                return Err(invalid(
-                    path,
-                    format!("layer {layer}: a linear head has no `rank`"),
-                ));
-            }
-            (KindName::Adapter, None) => {
-                return Err(invalid(
-                    path,
-                    format!("layer {layer}: an adapter needs a `rank`"),
-                ));
-            }
-        };
-        let norm_bias = match self.config.norm.kind {
-            NormKind::LayerNorm => Some(tensor("norm.bias", &[hidden])?),
-            NormKind::RmsNorm => None,
-        };
-        Ok(ExitHead {
-            layer,
-            agreement,
-            norm_weight: tensor("norm.weight", &[hidden])?,
-            norm_bias,
-            kind,
-        })
-    }
-
-    fn tensor(&self, name: &str, shape: &[usize]) -> Result<TensorData> {
-        let tensor = self.file.tensor(name)?;
-        if tensor.shape != shape {
-            let reason = format!(
-                "has the shape {:?}, but the model asks for {shape:?}",
-                tensor.shape
-            );
-            return Err(Error::Tensor {
-                tensor: name.into(),
-                reason,
-            });
-        }
-        Ok(tensor)
-    }
-
-    fn optional(&self, name: &str, shape: &[usize]) -> Result<Option<TensorData>> {
-        let there = self.file.names().any(|known| known == name);
-        there.then(|| self.tensor(name, shape)).transpose()
-    }
-
-    /// A tensor that no head uses means that the two files do not belong together.
-    fn refuse_strangers(&self, heads: &[ExitHead]) -> Result<()> {
-        let used = |name: &str| {
-            heads.iter().any(|head| {
-                head.tensors()
-                    .any(|(part, _)| tensor_name(head.layer, part) == name)
-            })
-        };
-        match self.file.names().find(|name| !used(name)) {
-            Some(name) => Err(Error::Tensor {
-                tensor: name.into(),
-                reason: format!("is in {WEIGHTS} but belongs to no head of {DESCRIPTION}"),
-            }),
-            None => Ok(()),
-        }
-    }
-}
-
-fn tensor_name(layer: usize, part: &str) -> String {
-    format!("exits.{layer}.{part}")
-}
-
-pub(super) fn check_format(path: &Path, format: u32) -> Result<()> {
-    if format == FORMAT {
-        Ok(())
-    } else {
-        Err(invalid(
-            path,
-            format!("format {format} is not supported, only {FORMAT}"),
-        ))
-    }
-}
-
-pub(super) fn check_same(what: &'static str, expected: &str, found: &str) -> Result<()> {
-    if expected == found {
-        return Ok(());
-    }
-    Err(Error::Mismatch {
-        what,
-        expected: expected.into(),
-        found: found.into(),
-    })
-}
-
-pub(super) fn invalid(path: &Path, reason: impl Into<String>) -> Error {
-    Error::InvalidFile {
-        path: path.into(),
-        reason: reason.into(),
     }
 }

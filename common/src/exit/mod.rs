@@ -6,7 +6,9 @@
 //! a [`Calibration`] where one was made.
 
 mod calibration;
+mod description;
 mod heads;
+mod reader;
 
 pub use calibration::{AcceptanceTable, Calibration, HeadCalibration, Threshold};
 pub use heads::{ExitHead, ExitHeads, HeadKind};

@@ -97,8 +97,7 @@ fn folder() -> (TempDir, Checkpoint) {
 
 fn refusal(opened: Result<ExitHeads>) -> String {
     opened
-        .err()
-        .expect("opened what it had to refuse")
+        .expect_err("opened what it had to refuse")
         .to_string()
 }
 
@@ -137,7 +136,8 @@ fn heads_are_read_as_written() {
 #[test]
 fn heads_of_another_model_are_refused_with_both_fingerprints() {
     let (dir, checkpoint) = folder();
-    let other = Checkpoint::open(copy("llama-gqa").path()).unwrap();
+    let elsewhere = copy("llama-gqa");
+    let other = Checkpoint::open(elsewhere.path()).unwrap();
     let error = refusal(ExitHeads::open(dir.path(), &other));
     for checkpoint in [&checkpoint, &other] {
         assert!(

@@ -10,20 +10,20 @@ use dssd_common::checkpoint::{Checkpoint, TensorData, expected_tensors};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-pub const GOLDEN: [&str; 3] = ["neox-pythia", "llama-gqa", "llama3-scaled-tied"];
+pub(crate) const GOLDEN: [&str; 3] = ["neox-pythia", "llama-gqa", "llama3-scaled-tied"];
 
-pub fn golden(name: &str) -> PathBuf {
+pub(crate) fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/golden")
         .join(name)
 }
 
-pub fn demo() -> PathBuf {
+pub(crate) fn demo() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/demo")
 }
 
 /// A copy of a golden folder's configuration and weights.
-pub fn copy(name: &str) -> TempDir {
+pub(crate) fn copy(name: &str) -> TempDir {
     let dir = TempDir::new().unwrap();
     for file in ["config.json", "generation_config.json", "model.safetensors"] {
         fs::copy(golden(name).join(file), dir.path().join(file)).unwrap();
@@ -31,12 +31,12 @@ pub fn copy(name: &str) -> TempDir {
     dir
 }
 
-pub fn read_json(path: &Path) -> Value {
+pub(crate) fn read_json(path: &Path) -> Value {
     serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
 }
 
 /// Sets fields of a JSON file; `null` removes one.
-pub fn edit(path: &Path, changes: Value) {
+pub(crate) fn edit(path: &Path, changes: Value) {
     let mut value = read_json(path);
     for (name, change) in changes.as_object().unwrap() {
         match change {
@@ -47,7 +47,7 @@ pub fn edit(path: &Path, changes: Value) {
     fs::write(path, value.to_string()).unwrap();
 }
 
-pub fn tensors(checkpoint: &Checkpoint) -> BTreeMap<String, TensorData> {
+pub(crate) fn tensors(checkpoint: &Checkpoint) -> BTreeMap<String, TensorData> {
     let names = expected_tensors(checkpoint.config(), checkpoint.layers_held());
     names
         .into_iter()
@@ -56,14 +56,14 @@ pub fn tensors(checkpoint: &Checkpoint) -> BTreeMap<String, TensorData> {
 }
 
 /// Replaces a file of weights, which may be the one that `tensors` are mapped from.
-pub fn write_tensors(path: &Path, tensors: &BTreeMap<String, TensorData>) {
+pub(crate) fn write_tensors(path: &Path, tensors: &BTreeMap<String, TensorData>) {
     let beside = path.with_extension("new");
     safetensors::serialize_to_file(tensors, None, &beside).unwrap();
     fs::rename(beside, path).unwrap();
 }
 
 /// Replaces the single weight file by two shards and their index.
-pub fn shard(dir: &Path) {
+pub(crate) fn shard(dir: &Path) {
     let all = tensors(&Checkpoint::open(dir).unwrap());
     fs::remove_file(dir.join("model.safetensors")).unwrap();
     let mut places = serde_json::Map::new();
@@ -83,7 +83,7 @@ pub fn shard(dir: &Path) {
 }
 
 /// The message of opening a folder that cannot be opened.
-pub fn refusal(dir: &Path) -> String {
+pub(crate) fn refusal(dir: &Path) -> String {
     match Checkpoint::open(dir) {
         Ok(_) => panic!("opened a folder that it had to refuse"),
         Err(error) => error.to_string(),
