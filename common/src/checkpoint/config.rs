@@ -151,25 +151,23 @@ impl ModelConfig {
 
     /// The first field that cannot be true, and why.
     pub(super) fn contradiction(&self) -> Option<(&'static str, String)> {
+        // Limits keep products of sizes far from overflow, and lists of layers small.
         let sizes = [
-            ("vocab_size", self.vocabulary),
-            ("hidden_size", self.hidden),
-            ("num_hidden_layers", self.layers),
-            ("num_attention_heads", self.heads),
-            ("num_key_value_heads", self.kv_heads),
-            ("head_dim", self.head_dim),
-            ("intermediate_size", self.intermediate),
-            ("max_position_embeddings", self.max_positions),
+            ("vocab_size", self.vocabulary, 1 << 28),
+            ("hidden_size", self.hidden, 1 << 28),
+            ("num_hidden_layers", self.layers, 1 << 14),
+            ("num_attention_heads", self.heads, 1 << 14),
+            ("num_key_value_heads", self.kv_heads, 1 << 14),
+            ("head_dim", self.head_dim, 1 << 14),
+            ("intermediate_size", self.intermediate, 1 << 28),
+            ("max_position_embeddings", self.max_positions, 1 << 28),
         ];
-        // Products of any two sizes must stay far from overflow.
-        let largest = 1 << 28;
-        if let Some((field, size)) = sizes
-            .into_iter()
-            .find(|&(_, size)| size == 0 || size > largest)
-        {
-            return Some((field, format!("must be 1 to {largest}, is {size}")));
+        for (field, size, limit) in sizes {
+            if size == 0 || size > limit {
+                return Some((field, format!("must be 1 to {limit}, is {size}")));
+            }
         }
-        if self.heads % self.kv_heads != 0 {
+        if !self.heads.is_multiple_of(self.kv_heads) {
             let reason = format!("{} does not divide the {} heads", self.kv_heads, self.heads);
             return Some(("num_key_value_heads", reason));
         }
@@ -181,10 +179,11 @@ impl ModelConfig {
             );
             return Some(("num_attention_heads", reason));
         }
-        if self.rotary.dims % 2 != 0 || self.rotary.dims > self.head_dim {
+        let dims = self.rotary.dims;
+        if dims == 0 || !dims.is_multiple_of(2) || dims > self.head_dim {
             let reason = format!(
-                "{} rotated features of a head of {}: must be even and no more",
-                self.rotary.dims, self.head_dim
+                "{dims} rotated features of a head of {}: must be even, and no more than that",
+                self.head_dim
             );
             return Some(("partial_rotary_factor", reason));
         }

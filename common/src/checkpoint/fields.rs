@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
+use super::json_file;
 use crate::error::{Error, Result};
 
 /// The fields of a JSON object that have not been taken yet. `null` counts as absent.
@@ -17,14 +18,7 @@ pub(super) struct Fields {
 impl Fields {
     /// Reads the object in the file `path`.
     pub(super) fn read(path: &Path) -> Result<Self> {
-        let text = std::fs::read(path).map_err(|source| Error::Io {
-            path: path.into(),
-            source,
-        })?;
-        let values = serde_json::from_slice(&text).map_err(|error| Error::InvalidFile {
-            path: path.into(),
-            reason: format!("not a JSON object: {error}"),
-        })?;
+        let values = json_file::read(path)?;
         Ok(Self {
             path: path.into(),
             prefix: String::new(),

@@ -26,6 +26,7 @@ const HARMLESS: &[&str] = &[
     "gradient_checkpointing",
     "hidden_dropout",
     "initializer_range",
+    "is_decoder",
     "is_llama_config",
     "keys_to_ignore_at_inference",
     "max_sequence_length",
@@ -68,6 +69,8 @@ impl TokenIds {
 /// Reads `config.json`.
 pub(super) fn read_config(path: &Path) -> Result<ModelConfig> {
     let mut fields = Fields::read(path)?;
+    fields.only("is_encoder_decoder", false)?;
+    fields.only("add_cross_attention", false)?;
     let class = model_class(&mut fields)?;
     let config = match class.as_str() {
         "GPTNeoXForCausalLM" => neox(&mut fields)?,
@@ -181,7 +184,7 @@ fn decoder(fields: &mut Fields, architecture: Architecture) -> Result<ModelConfi
     }
     let head_dim = match head_dim {
         Some(head_dim) => head_dim,
-        None if heads > 0 && hidden % heads == 0 => hidden / heads,
+        None if heads > 0 && hidden.is_multiple_of(heads) => hidden / heads,
         None => {
             return Err(fields.refuse(
                 "num_attention_heads",
@@ -252,7 +255,7 @@ pub(super) fn write_config(config: &ModelConfig, dtype: &str) -> Value {
     let mut value = json!({
         "bos_token_id": config.bos_token_id,
         "dtype": dtype,
-        "eos_token_id": config.eos_token_ids,
+        "eos_token_id": (!config.eos_token_ids.is_empty()).then_some(&config.eos_token_ids),
         "hidden_act": match config.activation {
             Activation::Gelu => "gelu",
             Activation::GeluTanh => "gelu_new",

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::Path};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{Checkpoint, ModelConfig, hash_cache, tensor::dtype_name};
+use super::{Checkpoint, ModelConfig, hash_cache, json_file, tensor::dtype_name};
 use crate::{
     error::{Error, Result},
     tokenizer,
@@ -58,24 +58,14 @@ impl Manifest {
     /// The manifest that a split folder ships; none in other folders.
     pub(super) fn read(dir: &Path) -> Result<Option<Self>> {
         let path = dir.join(MANIFEST_FILE);
-        if !path.exists() {
+        let Some(manifest) = json_file::read_optional::<Self>(&path)? else {
             return Ok(None);
-        }
-        let text = std::fs::read(&path).map_err(|source| Error::Io {
-            path: path.clone(),
-            source,
-        })?;
-        let invalid = |reason: String| Error::InvalidFile {
-            path: path.clone(),
-            reason,
         };
-        let manifest: Self =
-            serde_json::from_slice(&text).map_err(|error| invalid(error.to_string()))?;
         if manifest.format != FORMAT {
-            return Err(invalid(format!(
-                "format {} is not supported, only {FORMAT}",
-                manifest.format
-            )));
+            return Err(Error::InvalidFile {
+                path,
+                reason: format!("format {} is not supported, only {FORMAT}", manifest.format),
+            });
         }
         Ok(Some(manifest))
     }

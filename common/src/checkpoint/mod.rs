@@ -10,6 +10,7 @@ mod fields;
 mod generation;
 mod hash_cache;
 mod hugging_face;
+pub(crate) mod json_file;
 mod layout;
 mod manifest;
 mod random;

@@ -6,7 +6,7 @@ use safetensors::SafeTensorError;
 
 use super::{
     Checkpoint, Manifest, embedding_name, expected_tensors, generation::GENERATION_FILE,
-    hugging_face, manifest::MANIFEST_FILE, weights::SINGLE_FILE,
+    hugging_face, json_file, manifest::MANIFEST_FILE, weights::SINGLE_FILE,
 };
 use crate::{
     error::{Error, Result},
@@ -52,12 +52,9 @@ impl Checkpoint {
             path: dir.into(),
             source,
         })?;
-        write_json(
-            &dir.join("config.json"),
-            &hugging_face::write_config(&self.config, self.torch_dtype()?),
-        )?;
+        self.write_config(&dir.join("config.json"))?;
         if let Some(manifest) = manifest {
-            write_json(&dir.join(MANIFEST_FILE), manifest)?;
+            json_file::write(&dir.join(MANIFEST_FILE), manifest)?;
         }
         for name in [TOKENIZER_FILE, GENERATION_FILE] {
             if let Some(source) = self
@@ -90,6 +87,21 @@ impl Checkpoint {
         })
     }
 
+    fn write_config(&self, path: &Path) -> Result<()> {
+        json_file::write(
+            path,
+            &hugging_face::write_config(&self.config, self.torch_dtype()?),
+        )?;
+        if hugging_face::read_config(path)? == self.config {
+            return Ok(());
+        }
+        let reason = "no Hugging Face configuration says what this model computes".into();
+        Err(Error::InvalidFile {
+            path: path.into(),
+            reason,
+        })
+    }
+
     /// What Hugging Face calls the number format of the embedding.
     fn torch_dtype(&self) -> Result<&'static str> {
         Ok(
@@ -100,14 +112,4 @@ impl Checkpoint {
             },
         )
     }
-}
-
-fn write_json(path: &Path, value: &impl serde::Serialize) -> Result<()> {
-    let written = serde_json::to_vec_pretty(value).map_err(std::io::Error::from);
-    written
-        .and_then(|text| std::fs::write(path, text))
-        .map_err(|source| Error::Io {
-            path: path.into(),
-            source,
-        })
 }

@@ -12,7 +12,10 @@ use memmap2::Mmap;
 use safetensors::{SafeTensors, tensor::TensorInfo};
 use serde::Deserialize;
 
-use super::tensor::{TensorData, weight_type};
+use super::{
+    json_file,
+    tensor::{TensorData, weight_type},
+};
 use crate::{
     bytes::SharedBytes,
     error::{Error, Result},
@@ -133,16 +136,11 @@ impl WeightFiles {
     }
 
     fn open_shards(index: &Path) -> Result<Self> {
-        let text = std::fs::read(index).map_err(|source| Error::Io {
-            path: index.into(),
-            source,
-        })?;
         let invalid = |reason| Error::InvalidFile {
             path: index.into(),
             reason,
         };
-        let Index { weight_map } =
-            serde_json::from_slice(&text).map_err(|error| invalid(error.to_string()))?;
+        let Index { weight_map } = json_file::read(index)?;
         let (mut files, mut numbers, mut places) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
         for (tensor, shard) in weight_map {
             if !is_plain_name(&shard) {

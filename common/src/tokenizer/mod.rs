@@ -1,13 +1,18 @@
 //! Text to token ids and back, without ever splitting a character.
 
+mod stream;
+
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
+use tokenizers::DecoderWrapper;
 
 use crate::{
     checkpoint::hex,
     error::{Error, Result},
 };
+
+pub use stream::TextStream;
 
 /// The tokenizer's file in a checkpoint folder.
 pub(crate) const TOKENIZER_FILE: &str = "tokenizer.json";
@@ -15,6 +20,8 @@ pub(crate) const TOKENIZER_FILE: &str = "tokenizer.json";
 /// The tokenizer of a checkpoint folder.
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
+    /// Tokens `<0x00>` … `<0xFF>` stand for bytes instead of for their names.
+    byte_fallback: bool,
     hash: String,
 }
 
@@ -34,8 +41,10 @@ impl Tokenizer {
         inner
             .with_truncation(None)
             .map_err(|error| invalid("tokenizer", &error))?;
+        let byte_fallback = inner.get_decoder().is_some_and(falls_back_to_bytes);
         Ok(Some(Self {
             inner,
+            byte_fallback,
             hash: hex(&Sha256::digest(&text)),
         }))
     }
@@ -56,6 +65,23 @@ impl Tokenizer {
             .map_err(|error| invalid("token_ids", &error))
     }
 
+    /// Whether decoding leaves the token out: it is special, or no token at all.
+    fn is_silent(&self, id: u32) -> bool {
+        let special = |token: String| self.inner.get_added_vocabulary().is_special_token(&token);
+        self.inner.id_to_token(id).is_none_or(special)
+    }
+
+    /// Whether the token is one byte of a run that is decoded together.
+    fn is_byte(&self, id: u32) -> bool {
+        let is_byte_name = |token: String| {
+            let digits = token
+                .strip_prefix("<0x")
+                .and_then(|rest| rest.strip_suffix('>'));
+            digits.is_some_and(|digits| digits.len() == 2 && u8::from_str_radix(digits, 16).is_ok())
+        };
+        self.byte_fallback && self.inner.id_to_token(id).is_some_and(is_byte_name)
+    }
+
     /// SHA-256 of `tokenizer.json`, lower-case hexadecimal.
     pub fn hash(&self) -> &str {
         &self.hash
@@ -74,6 +100,16 @@ impl Tokenizer {
 /// SHA-256 of a folder's `tokenizer.json`, where it has one.
 pub(crate) fn file_hash(dir: &Path) -> Result<Option<String>> {
     Ok(read(dir)?.map(|text| hex(&Sha256::digest(&text))))
+}
+
+fn falls_back_to_bytes(decoder: &DecoderWrapper) -> bool {
+    match decoder {
+        DecoderWrapper::ByteFallback(_) => true,
+        DecoderWrapper::Sequence(sequence) => {
+            sequence.get_decoders().iter().any(falls_back_to_bytes)
+        }
+        _ => false,
+    }
 }
 
 fn read(dir: &Path) -> Result<Option<Vec<u8>>> {

@@ -1,0 +1,126 @@
+//! Text to tokens and back, whole and in pieces.
+
+use std::{path::Path, sync::Arc};
+
+use dssd_common::tokenizer::{TextStream, Tokenizer};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use crate::support::{copy, demo, read_json};
+
+fn tokenizer(dir: &Path) -> Arc<Tokenizer> {
+    Arc::new(Tokenizer::open(dir).unwrap().unwrap())
+}
+
+/// The pieces of `ids`, and the rest.
+fn pieces(tokenizer: &Arc<Tokenizer>, ids: &[u32]) -> Vec<String> {
+    let mut stream = TextStream::new(tokenizer.clone());
+    let mut pieces: Vec<_> = ids.iter().map(|&id| stream.push(id).unwrap()).collect();
+    pieces.push(stream.flush().unwrap());
+    pieces
+}
+
+/// Random ids, with more of the first ones (special and byte tokens) than their share.
+fn random_ids(random: &mut ChaCha8Rng, vocabulary: u32) -> Vec<u32> {
+    let length = random.random_range(0..40);
+    let beginning = vocabulary.min(270);
+    let id = |random: &mut ChaCha8Rng| {
+        let end = if random.random_bool(0.5) {
+            beginning
+        } else {
+            vocabulary + 3
+        };
+        random.random_range(0..end)
+    };
+    (0..length).map(|_| id(random)).collect()
+}
+
+fn pieces_join_to_the_whole(dir: &Path) {
+    let tokenizer = tokenizer(dir);
+    let mut random = ChaCha8Rng::seed_from_u64(1);
+    let mut held = 0;
+    for _ in 0..3000 {
+        let ids = random_ids(&mut random, tokenizer.vocabulary() as u32);
+        let pieces = pieces(&tokenizer, &ids);
+        assert_eq!(pieces.concat(), tokenizer.decode(&ids).unwrap(), "{ids:?}");
+        held += usize::from(pieces.last().is_some_and(|rest| !rest.is_empty()));
+    }
+    assert!(held > 100, "only {held} texts ended inside a character");
+}
+
+#[test]
+fn pieces_of_the_demo_model_join_to_the_whole() {
+    pieces_join_to_the_whole(&demo());
+}
+
+#[test]
+fn pieces_of_a_byte_fallback_tokenizer_join_to_the_whole() {
+    let Some(dir) = stories() else { return };
+    pieces_join_to_the_whole(&dir);
+    // Leading spaces before the first word, and special tokens between.
+    let tokenizer = tokenizer(&dir);
+    for text in ["   a", " ", "a  b", "é ü 漢字 🙂!", ""] {
+        let ids = tokenizer.encode(text).unwrap();
+        assert_eq!(
+            pieces(&tokenizer, &ids).concat(),
+            tokenizer.decode(&ids).unwrap()
+        );
+        assert_eq!(tokenizer.decode(&ids).unwrap(), text);
+    }
+}
+
+#[test]
+fn published_text_comes_out_of_published_tokens() {
+    let Some(dir) = stories() else { return };
+    let expected = read_json(&dir.join("expected_greedy.json"));
+    let ids: Vec<u32> = serde_json::from_value(expected["token_ids"].clone()).unwrap();
+    assert_eq!(
+        pieces(&tokenizer(&dir), &ids).concat(),
+        expected["text"].as_str().unwrap()
+    );
+}
+
+#[test]
+fn a_character_is_never_split() {
+    let tokenizer = tokenizer(&demo());
+    let text = "Once, 🙂 said „漢字“.";
+    let ids = tokenizer.encode(text).unwrap();
+    let pieces = pieces(&tokenizer, &ids);
+    assert!(ids.len() > text.chars().count() / 2);
+    assert_eq!(pieces.concat(), text);
+    assert!(
+        pieces
+            .iter()
+            .all(|piece| !piece.contains(char::REPLACEMENT_CHARACTER))
+    );
+    // Text comes as soon as it is certain, not all at the end.
+    assert_eq!(pieces.last().map(String::as_str), Some(""));
+}
+
+#[test]
+fn special_tokens_and_strangers_have_no_text() {
+    let tokenizer = tokenizer(&demo());
+    let word = tokenizer.encode(" story").unwrap();
+    let mixed = [vec![0], word.clone(), vec![0, 4_000_000], word].concat();
+    assert_eq!(tokenizer.decode(&mixed).unwrap(), " story story");
+    assert_eq!(pieces(&tokenizer, &mixed).concat(), " story story");
+    assert_eq!(tokenizer.vocabulary(), 4096);
+}
+
+#[test]
+fn a_folder_without_tokenizer_has_none_and_a_damaged_one_is_named() {
+    let dir = copy("llama-gqa");
+    assert!(Tokenizer::open(dir.path()).unwrap().is_none());
+    std::fs::write(dir.path().join("tokenizer.json"), "{}").unwrap();
+    let error = Tokenizer::open(dir.path()).err().unwrap().to_string();
+    assert!(error.contains("tokenizer.json"), "{error}");
+}
+
+/// A Llama-style tokenizer that is not shipped.
+fn stories() -> Option<std::path::PathBuf> {
+    let data = std::env::var_os("DSSD_TEST_DATA");
+    if data.is_none() {
+        eprintln!("skipped: DSSD_TEST_DATA does not point at the test data");
+    }
+    data.map(|data| Path::new(&data).join("checkpoints/stories260k"))
+}
