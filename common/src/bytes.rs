@@ -19,7 +19,10 @@ impl SharedBytes {
     /// Takes a buffer whole.
     pub fn from_vec(buffer: Vec<u8>) -> Self {
         let range = 0..buffer.len();
-        Self { owner: Arc::new(buffer), range }
+        Self {
+            owner: Arc::new(buffer),
+            range,
+        }
     }
 }
 

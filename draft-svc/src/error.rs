@@ -46,20 +46,29 @@ impl From<Error> for Status {
         let (code, details) = match error {
             Error::Refused(Refusal::Mismatch { what, .. }) => (
                 Code::FailedPrecondition,
-                ErrorDetails::with_precondition_failure_violation("MISMATCH", what, message.clone()),
+                ErrorDetails::with_precondition_failure_violation(
+                    "MISMATCH",
+                    what,
+                    message.clone(),
+                ),
             ),
-            Error::Refused(Refusal::Invalid { field, reason }) => {
-                (Code::InvalidArgument, ErrorDetails::with_bad_request_violation(field, reason))
-            }
-            Error::Refused(Refusal::CommitBeforeOpen) => {
-                (Code::InvalidArgument, ErrorDetails::with_bad_request_violation("commit", message.clone()))
-            }
-            Error::Field { field, reason } | Error::Common(dssd_common::Error::InvalidParameter { field, reason }) => {
-                (Code::InvalidArgument, ErrorDetails::with_bad_request_violation(field, reason))
-            }
-            Error::NoRoom(_) | Error::Common(dssd_common::Error::OutOfKvBlocks { .. }) => {
-                (Code::ResourceExhausted, ErrorDetails::with_retry_info(Some(RETRY_DELAY)))
-            }
+            Error::Refused(Refusal::Invalid { field, reason }) => (
+                Code::InvalidArgument,
+                ErrorDetails::with_bad_request_violation(field, reason),
+            ),
+            Error::Refused(Refusal::CommitBeforeOpen) => (
+                Code::InvalidArgument,
+                ErrorDetails::with_bad_request_violation("commit", message.clone()),
+            ),
+            Error::Field { field, reason }
+            | Error::Common(dssd_common::Error::InvalidParameter { field, reason }) => (
+                Code::InvalidArgument,
+                ErrorDetails::with_bad_request_violation(field, reason),
+            ),
+            Error::NoRoom(_) | Error::Common(dssd_common::Error::OutOfKvBlocks { .. }) => (
+                Code::ResourceExhausted,
+                ErrorDetails::with_retry_info(Some(RETRY_DELAY)),
+            ),
             Error::Draining => (Code::Unavailable, ErrorDetails::new()),
             Error::Config(_) | Error::Common(_) => (Code::Internal, ErrorDetails::new()),
         };

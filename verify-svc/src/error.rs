@@ -63,14 +63,20 @@ pub enum Error {
 impl Error {
     /// A field of a request that cannot be used.
     pub fn field(field: impl Into<String>, reason: impl Into<String>) -> Self {
-        Self::InvalidField { field: field.into(), reason: reason.into() }
+        Self::InvalidField {
+            field: field.into(),
+            reason: reason.into(),
+        }
     }
 
     /// A fault of ours: logs the cause and keeps its id.
     pub fn internal(what: &str, cause: impl std::fmt::Display) -> Self {
         let id = uuid::Uuid::new_v4();
         tracing::error!(%id, what, %cause, "internal error");
-        Self::Internal { id, what: what.to_owned() }
+        Self::Internal {
+            id,
+            what: what.to_owned(),
+        }
     }
 }
 
@@ -78,19 +84,26 @@ impl From<Error> for Status {
     fn from(error: Error) -> Self {
         let message = error.to_string();
         let (code, details) = match error {
-            Error::InvalidField { field, reason } => {
-                (Code::InvalidArgument, ErrorDetails::with_bad_request_violation(field, reason))
-            }
-            Error::Common(dssd_common::Error::InvalidParameter { field, reason }) => {
-                (Code::InvalidArgument, ErrorDetails::with_bad_request_violation(field, reason))
-            }
+            Error::InvalidField { field, reason } => (
+                Code::InvalidArgument,
+                ErrorDetails::with_bad_request_violation(field, reason),
+            ),
+            Error::Common(dssd_common::Error::InvalidParameter { field, reason }) => (
+                Code::InvalidArgument,
+                ErrorDetails::with_bad_request_violation(field, reason),
+            ),
             Error::RequestIdInUse(_) => (Code::AlreadyExists, ErrorDetails::new()),
-            Error::NoRoom(_) | Error::Common(dssd_common::Error::OutOfKvBlocks { .. }) => {
-                (Code::ResourceExhausted, ErrorDetails::with_retry_info(Some(RETRY_DELAY)))
-            }
+            Error::NoRoom(_) | Error::Common(dssd_common::Error::OutOfKvBlocks { .. }) => (
+                Code::ResourceExhausted,
+                ErrorDetails::with_retry_info(Some(RETRY_DELAY)),
+            ),
             Error::Precondition { subject, .. } => (
                 Code::FailedPrecondition,
-                ErrorDetails::with_precondition_failure_violation("MISMATCH", subject, message.clone()),
+                ErrorDetails::with_precondition_failure_violation(
+                    "MISMATCH",
+                    subject,
+                    message.clone(),
+                ),
             ),
             Error::Draining => (Code::Unavailable, ErrorDetails::new()),
             Error::DeadlineExceeded => (Code::DeadlineExceeded, ErrorDetails::new()),

@@ -24,7 +24,11 @@ impl KvLayout {
 
     /// The layers of a band.
     pub fn band(&self, band: usize) -> std::ops::Range<usize> {
-        let start = if band == 0 { 0 } else { self.band_ends[band - 1] };
+        let start = if band == 0 {
+            0
+        } else {
+            self.band_ends[band - 1]
+        };
         start..self.band_ends[band]
     }
 
@@ -43,7 +47,11 @@ impl KvLayout {
     pub fn blocks_for(&self, capacity: usize) -> usize {
         let keys_and_values = capacity.div_ceil(BLOCK_POSITIONS) * self.layers();
         let may_wait = self.band_ends.len() > 1;
-        let pending = if may_wait { (capacity * self.hidden).div_ceil(self.block_floats()) } else { 0 };
+        let pending = if may_wait {
+            (capacity * self.hidden).div_ceil(self.block_floats())
+        } else {
+            0
+        };
         keys_and_values + pending
     }
 }
@@ -63,7 +71,13 @@ impl BlockPool {
     pub(super) fn new(blocks: usize, block_floats: usize) -> Self {
         let total = u32::try_from(blocks).unwrap_or(u32::MAX);
         let storage = vec![0.0; total as usize * block_floats];
-        Self { storage, free: Vec::new(), untouched: 0, total, block_floats }
+        Self {
+            storage,
+            free: Vec::new(),
+            untouched: 0,
+            total,
+            block_floats,
+        }
     }
 
     pub(super) fn total(&self) -> usize {
@@ -78,7 +92,9 @@ impl BlockPool {
     pub(super) fn take(&mut self) -> Option<u32> {
         self.free.pop().or_else(|| {
             let block = self.untouched;
-            (block < self.total).then(|| self.untouched += 1).map(|()| block)
+            (block < self.total)
+                .then(|| self.untouched += 1)
+                .map(|()| block)
         })
     }
 

@@ -71,7 +71,13 @@ impl KvCache {
             });
         }
         let pool = BlockPool::new(blocks, layout.block_floats());
-        Ok(Self { layout, pool, reserved_blocks: 0, sequences: Vec::new(), generation: 0 })
+        Ok(Self {
+            layout,
+            pool,
+            reserved_blocks: 0,
+            sequences: Vec::new(),
+            generation: 0,
+        })
     }
 
     /// The shape of the cache.
@@ -105,20 +111,31 @@ impl KvCache {
         }
         self.reserved_blocks += needed;
         self.generation = self.generation.wrapping_add(1);
-        let slot = self.sequences.iter().position(Option::is_none).unwrap_or(self.sequences.len());
+        let slot = self
+            .sequences
+            .iter()
+            .position(Option::is_none)
+            .unwrap_or(self.sequences.len());
         if slot == self.sequences.len() {
             self.sequences.push(None);
         }
         self.sequences[slot] = Some(Sequence::new(&self.layout, capacity, self.generation));
-        Ok(SequenceId { slot, generation: self.generation })
+        Ok(SequenceId {
+            slot,
+            generation: self.generation,
+        })
     }
 
     /// Frees everything that a sequence holds; closing one twice is harmless.
     pub fn close(&mut self, id: SequenceId) {
         let slot = &mut self.sequences[id.slot];
-        let Some(sequence) = slot.take_if(|s| s.generation() == id.generation) else { return };
+        let Some(sequence) = slot.take_if(|s| s.generation() == id.generation) else {
+            return;
+        };
         self.reserved_blocks -= self.layout.blocks_for(sequence.capacity());
-        sequence.into_blocks().for_each(|block| self.pool.give(block));
+        sequence
+            .into_blocks()
+            .for_each(|block| self.pool.give(block));
     }
 
     /// Positions that a sequence holds in a band.
@@ -159,7 +176,10 @@ impl KvCache {
         Self::alive(found.filter(|s| s.generation() == id.generation))
     }
 
-    #[expect(clippy::expect_used, reason = "an id is used after `close` only by a fault of the caller, never by input")]
+    #[expect(
+        clippy::expect_used,
+        reason = "an id is used after `close` only by a fault of the caller, never by input"
+    )]
     fn alive<T>(found: Option<T>) -> T {
         found.expect("the sequence is open")
     }

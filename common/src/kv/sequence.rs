@@ -59,17 +59,30 @@ impl Sequence {
     }
 
     /// Makes room for positions up to `end` in a band's layers; false if the pool is empty.
-    pub(super) fn grow(&mut self, layers: std::ops::Range<usize>, end: usize, pool: &mut BlockPool) -> bool {
+    pub(super) fn grow(
+        &mut self,
+        layers: std::ops::Range<usize>,
+        end: usize,
+        pool: &mut BlockPool,
+    ) -> bool {
         self.tables[layers].iter_mut().all(|table| {
-            (table.len()..end.div_ceil(BLOCK_POSITIONS)).all(|_| pool.take().map(|block| table.push(block)).is_some())
+            (table.len()..end.div_ceil(BLOCK_POSITIONS))
+                .all(|_| pool.take().map(|block| table.push(block)).is_some())
         })
     }
 
     /// Returns the blocks of positions from `len` on in these layers.
-    pub(super) fn shrink(&mut self, layers: std::ops::Range<usize>, len: usize, pool: &mut BlockPool) {
+    pub(super) fn shrink(
+        &mut self,
+        layers: std::ops::Range<usize>,
+        len: usize,
+        pool: &mut BlockPool,
+    ) {
         let keep = len.div_ceil(BLOCK_POSITIONS);
         for table in &mut self.tables[layers] {
-            table.drain(keep.min(table.len())..).for_each(|block| pool.give(block));
+            table
+                .drain(keep.min(table.len())..)
+                .for_each(|block| pool.give(block));
         }
     }
 
@@ -79,7 +92,9 @@ impl Sequence {
         let start = self.lens[band];
         self.lens[band] = end;
         if band + 1 == self.lens.len() {
-            self.pending.drain(..(self.filled() - base).min(self.pending.len() / self.hidden) * self.hidden);
+            self.pending.drain(
+                ..(self.filled() - base).min(self.pending.len() / self.hidden) * self.hidden,
+            );
             return;
         }
         let (from, to) = ((start - base) * self.hidden, (end - base) * self.hidden);

@@ -19,7 +19,10 @@ struct Extension {
 
 impl<'a> Step<'a> {
     pub(super) fn new(cache: &'a mut KvCache) -> Self {
-        Self { cache, extensions: Vec::new() }
+        Self {
+            cache,
+            extensions: Vec::new(),
+        }
     }
 
     /// Makes room for positions `len(band)..end` in the layers of a band.
@@ -27,24 +30,59 @@ impl<'a> Step<'a> {
     /// # Errors
     /// If `end` is beyond the capacity of the sequence, or beyond what the band before holds.
     pub fn extend(&mut self, id: SequenceId, band: usize, end: usize) -> Result<()> {
-        let KvCache { layout, pool, sequences, .. } = &mut *self.cache;
+        let KvCache {
+            layout,
+            pool,
+            sequences,
+            ..
+        } = &mut *self.cache;
         let sequence = KvCache::find(sequences, id);
-        let limit = if band == 0 { sequence.capacity() } else { sequence.len(band - 1) };
+        let limit = if band == 0 {
+            sequence.capacity()
+        } else {
+            sequence.len(band - 1)
+        };
         if end > limit {
-            let reason = format!("position {end} is beyond the {limit} that band {band} of this sequence may hold");
-            return Err(Error::InvalidParameter { field: "position", reason });
+            let reason = format!(
+                "position {end} is beyond the {limit} that band {band} of this sequence may hold"
+            );
+            return Err(Error::InvalidParameter {
+                field: "position",
+                reason,
+            });
         }
-        self.extensions.push(Extension { id, band, end, states: Vec::new() });
+        self.extensions.push(Extension {
+            id,
+            band,
+            end,
+            states: Vec::new(),
+        });
         if sequence.grow(layout.band(band), end, pool) {
             return Ok(());
         }
         // Opening a sequence reserved its blocks, so the pool can only be empty if it is used up by a fault of ours.
-        Err(Error::OutOfKvBlocks { needed: 1, free: 0, total: pool.total() })
+        Err(Error::OutOfKvBlocks {
+            needed: 1,
+            free: 0,
+            total: pool.total(),
+        })
     }
 
     /// Writes one position's keys and values, both `[kv_heads, head_dim]`, in one layer.
-    pub fn write(&mut self, id: SequenceId, layer: usize, position: usize, keys: &[f32], values: &[f32]) {
-        let KvCache { layout, pool, sequences, .. } = &mut *self.cache;
+    pub fn write(
+        &mut self,
+        id: SequenceId,
+        layer: usize,
+        position: usize,
+        keys: &[f32],
+        values: &[f32],
+    ) {
+        let KvCache {
+            layout,
+            pool,
+            sequences,
+            ..
+        } = &mut *self.cache;
         let table = KvCache::find(sequences, id).table(layer);
         let block = pool.block_mut(table[position / BLOCK_POSITIONS]);
         let (key_half, value_half) = block.split_at_mut(layout.block_floats() / 2);
@@ -74,7 +112,13 @@ impl<'a> Step<'a> {
 
     /// Makes all that was appended count.
     pub fn commit(mut self) {
-        for Extension { id, band, end, states } in std::mem::take(&mut self.extensions) {
+        for Extension {
+            id,
+            band,
+            end,
+            states,
+        } in std::mem::take(&mut self.extensions)
+        {
             KvCache::find(&mut self.cache.sequences, id).extend(band, end, &states);
         }
     }
@@ -82,7 +126,12 @@ impl<'a> Step<'a> {
 
 impl Drop for Step<'_> {
     fn drop(&mut self) {
-        let KvCache { layout, pool, sequences, .. } = &mut *self.cache;
+        let KvCache {
+            layout,
+            pool,
+            sequences,
+            ..
+        } = &mut *self.cache;
         for Extension { id, band, .. } in &self.extensions {
             let sequence = KvCache::find(sequences, *id);
             sequence.shrink(layout.band(*band), sequence.len(*band), pool);

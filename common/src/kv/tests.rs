@@ -3,7 +3,12 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 fn layout() -> KvLayout {
-    KvLayout { kv_heads: 2, head_dim: 4, hidden: 8, band_ends: vec![1, 3, 4] }
+    KvLayout {
+        kv_heads: 2,
+        head_dim: 4,
+        hidden: 8,
+        band_ends: vec![1, 3, 4],
+    }
 }
 
 fn cache(sequences: usize, capacity: usize) -> KvCache {
@@ -25,7 +30,10 @@ fn a_sequence_that_does_not_fit_is_refused_and_fits_after_another_closed() {
     let mut cache = cache(2, 40);
     let first = cache.open(40).unwrap();
     let _second = cache.open(40).unwrap();
-    assert!(matches!(cache.open(1), Err(Error::OutOfKvBlocks { free: 0, .. })));
+    assert!(matches!(
+        cache.open(1),
+        Err(Error::OutOfKvBlocks { free: 0, .. })
+    ));
     cache.close(first);
     cache.open(40).unwrap();
 }
@@ -40,7 +48,10 @@ fn a_dropped_step_leaves_nothing_behind() {
     step.extend(id, 0, 90).unwrap();
     step.extend(id, 1, 20).unwrap();
     drop(step);
-    assert_eq!((cache.usage(), cache.len(id, 0), cache.len(id, 1)), (before, 20, 0));
+    assert_eq!(
+        (cache.usage(), cache.len(id, 0), cache.len(id, 1)),
+        (before, 20, 0)
+    );
 }
 
 #[test]
@@ -53,7 +64,10 @@ fn pending_states_are_the_deepest_of_each_position_and_follow_a_roll_back() {
     assert!(cache.pending(id, 6, 10).iter().all(|&x| x == 1.0));
     append(&mut cache, id, 2, 4);
     cache.truncate(id, 8);
-    assert_eq!((cache.len(id, 0), cache.len(id, 1), cache.len(id, 2)), (8, 6, 4));
+    assert_eq!(
+        (cache.len(id, 0), cache.len(id, 1), cache.len(id, 2)),
+        (8, 6, 4)
+    );
     assert!(cache.pending(id, 4, 6).iter().all(|&x| x == 2.0));
     assert!(cache.pending(id, 6, 8).iter().all(|&x| x == 1.0));
 }
@@ -85,7 +99,11 @@ fn no_history_of_steps_leaks_a_block() {
             _ if !open.is_empty() => {
                 let id = open[rng.random_range(0..open.len())];
                 let band = rng.random_range(0..3);
-                let limit = if band == 0 { cache.capacity(id) } else { cache.len(id, band - 1) };
+                let limit = if band == 0 {
+                    cache.capacity(id)
+                } else {
+                    cache.len(id, band - 1)
+                };
                 let end = rng.random_range(cache.len(id, band)..=limit);
                 let rows = end - cache.len(id, band);
                 let mut step = cache.begin();
@@ -97,9 +115,13 @@ fn no_history_of_steps_leaks_a_block() {
             }
             _ => {}
         }
-        let held: usize = open.iter().flat_map(|&id| (0..3).map(move |b| (id, b))).map(|(id, b)| {
-            cache.len(id, b).div_ceil(BLOCK_POSITIONS) * cache.layout().band(b).len()
-        }).sum();
+        let held: usize = open
+            .iter()
+            .flat_map(|&id| (0..3).map(move |b| (id, b)))
+            .map(|(id, b)| {
+                cache.len(id, b).div_ceil(BLOCK_POSITIONS) * cache.layout().band(b).len()
+            })
+            .sum();
         assert_eq!(cache.usage().used_blocks, held);
         assert!(cache.usage().used_blocks <= cache.usage().reserved_blocks);
     }

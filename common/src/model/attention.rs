@@ -11,7 +11,11 @@ pub(super) enum Projections {
     /// One matrix with rows laid out `[heads, 3, head_dim]` (GPT-NeoX).
     Fused(Linear),
     /// Three matrices (Llama).
-    Separate { query: Linear, key: Linear, value: Linear },
+    Separate {
+        query: Linear,
+        key: Linear,
+        value: Linear,
+    },
 }
 
 /// Projections, attention, and the way back to the residual stream.
@@ -49,13 +53,23 @@ impl Attention {
         scratch: &mut AttentionScratch,
         out: &mut Vec<f32>,
     ) {
-        let LayerContext { kernels, rotary, rows, layer } = *context;
+        let LayerContext {
+            kernels,
+            rotary,
+            rows,
+            layer,
+        } = *context;
         self.project(kernels, x, scratch);
         rotary.apply(kernels, self.heads, &rows.positions, &mut scratch.query);
         rotary.apply(kernels, self.kv_heads, &rows.positions, &mut scratch.key);
         let width = self.kv_heads * self.head_dim;
-        let pairs = scratch.key.chunks_exact(width).zip(scratch.value.chunks_exact(width));
-        for ((&id, &position), (key, value)) in rows.sequences.iter().zip(&rows.positions).zip(pairs) {
+        let pairs = scratch
+            .key
+            .chunks_exact(width)
+            .zip(scratch.value.chunks_exact(width));
+        for ((&id, &position), (key, value)) in
+            rows.sequences.iter().zip(&rows.positions).zip(pairs)
+        {
             step.write(id, layer, position, key, value);
         }
         scratch.mixed.resize(scratch.query.len(), 0.0);
@@ -63,9 +77,18 @@ impl Attention {
             .sequences
             .iter()
             .zip(&rows.positions)
-            .map(|(&id, &position)| AttentionRow { blocks: step.table(id, layer), keys: position + 1 })
+            .map(|(&id, &position)| AttentionRow {
+                blocks: step.table(id, layer),
+                keys: position + 1,
+            })
             .collect();
-        kernels.attention(&scratch.query, &tables, step.storage(), &self.shape(), &mut scratch.mixed);
+        kernels.attention(
+            &scratch.query,
+            &tables,
+            step.storage(),
+            &self.shape(),
+            &mut scratch.mixed,
+        );
         self.output.apply(kernels, &scratch.mixed, out);
     }
 
@@ -80,16 +103,28 @@ impl Attention {
     }
 
     fn project(&self, kernels: &Kernels, x: &[f32], scratch: &mut AttentionScratch) {
-        let AttentionScratch { fused, query, key, value, .. } = scratch;
+        let AttentionScratch {
+            fused,
+            query,
+            key,
+            value,
+            ..
+        } = scratch;
         match &self.projections {
-            Projections::Separate { query: q, key: k, value: v } => {
+            Projections::Separate {
+                query: q,
+                key: k,
+                value: v,
+            } => {
                 q.apply(kernels, x, query);
                 k.apply(kernels, x, key);
                 v.apply(kernels, x, value);
             }
             Projections::Fused(qkv) => {
                 qkv.apply(kernels, x, fused);
-                [&mut *query, &mut *key, &mut *value].into_iter().for_each(Vec::clear);
+                [&mut *query, &mut *key, &mut *value]
+                    .into_iter()
+                    .for_each(Vec::clear);
                 for head in fused.chunks_exact(3 * self.head_dim) {
                     query.extend_from_slice(&head[..self.head_dim]);
                     key.extend_from_slice(&head[self.head_dim..2 * self.head_dim]);
@@ -102,7 +137,9 @@ impl Attention {
     pub(super) fn byte_len(&self) -> usize {
         let inputs = match &self.projections {
             Projections::Fused(qkv) => qkv.byte_len(),
-            Projections::Separate { query, key, value } => query.byte_len() + key.byte_len() + value.byte_len(),
+            Projections::Separate { query, key, value } => {
+                query.byte_len() + key.byte_len() + value.byte_len()
+            }
         };
         inputs + self.output.byte_len()
     }

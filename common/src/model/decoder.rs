@@ -58,10 +58,17 @@ impl Decoder {
     ///
     /// # Errors
     /// If the bands do not rise or go beyond the layers that the checkpoint holds, or a tensor is unfit.
-    pub fn load(checkpoint: &Checkpoint, kernels: Arc<Kernels>, options: DecoderOptions) -> Result<Self> {
+    pub fn load(
+        checkpoint: &Checkpoint,
+        kernels: Arc<Kernels>,
+        options: DecoderOptions,
+    ) -> Result<Self> {
         let config = checkpoint.config().clone();
         check_bands(&options.band_ends, checkpoint.layers_held())?;
-        let loader = WeightLoader { checkpoint, compute: options.compute };
+        let loader = WeightLoader {
+            checkpoint,
+            compute: options.compute,
+        };
         let depth = options.band_ends.last().copied().unwrap_or(0);
         let embedding = match config.architecture {
             Architecture::GptNeoX => "gpt_neox.embed_in.weight",
@@ -69,7 +76,9 @@ impl Decoder {
         };
         Ok(Self {
             embedding: loader.matrix(embedding)?,
-            layers: (0..depth).map(|index| Layer::load(&loader, &config, index)).collect::<Result<_>>()?,
+            layers: (0..depth)
+                .map(|index| Layer::load(&loader, &config, index))
+                .collect::<Result<_>>()?,
             head: Head::of_model(&loader, &config)?,
             exits: Vec::new(),
             rotary: RotaryTable::new(&config, options.max_context),
@@ -87,9 +96,10 @@ impl Decoder {
     /// # Errors
     /// If a head's tensors do not fit this model.
     pub fn attach_heads(&mut self, heads: &ExitHeads, compute: Option<WeightType>) -> Result<()> {
-        let trained = heads.heads().iter().map(|tensors| {
-            Ok((tensors.layer(), self.head.trained(&self.config, tensors, compute)?))
-        });
+        let trained = heads
+            .heads
+            .iter()
+            .map(|head| Ok((head.layer, self.head.trained(&self.config, head, compute)?)));
         self.exits = trained.collect::<Result<_>>()?;
         Ok(())
     }
@@ -139,7 +149,10 @@ impl Decoder {
     /// capacity, or a row has not been through the band before. The cache is then unchanged.
     pub fn advance(&mut self, kv: &mut KvCache, band: usize, spans: &[Span<'_>]) -> Result<&[f32]> {
         self.hidden.clear();
-        let mut rows = RowPlaces { sequences: Vec::new(), positions: Vec::new() };
+        let mut rows = RowPlaces {
+            sequences: Vec::new(),
+            positions: Vec::new(),
+        };
         for span in spans {
             let start = kv.len(span.sequence, band);
             self.rotary.check(span.end.saturating_sub(1))?;
@@ -151,15 +164,28 @@ impl Decoder {
         for span in spans {
             step.extend(span.sequence, band, span.end)?;
         }
-        let first = if band == 0 { 0 } else { self.band_ends[band - 1] };
+        let first = if band == 0 {
+            0
+        } else {
+            self.band_ends[band - 1]
+        };
         for layer in first..self.band_ends[band] {
-            let context = LayerContext { kernels: &self.kernels, rotary: &self.rotary, rows: &rows, layer };
+            let context = LayerContext {
+                kernels: &self.kernels,
+                rotary: &self.rotary,
+                rows: &rows,
+                layer,
+            };
             self.layers[layer].apply(&context, &mut step, &mut self.scratch, &mut self.hidden);
         }
         if band + 1 < self.band_ends.len() {
             let mut rest = self.hidden.as_slice();
             for (i, span) in spans.iter().enumerate() {
-                let count = rows.sequences.iter().filter(|&&id| id == span.sequence).count();
+                let count = rows
+                    .sequences
+                    .iter()
+                    .filter(|&&id| id == span.sequence)
+                    .count();
                 let (states, others) = rest.split_at(count * self.config.hidden);
                 step.set_states(i, states);
                 rest = others;
@@ -174,23 +200,41 @@ impl Decoder {
         if band > 0 {
             if span.end > kv.len(span.sequence, band - 1) {
                 let reason = format!("{} has not been through band {}", span.end, band - 1);
-                return Err(Error::InvalidParameter { field: "position", reason });
+                return Err(Error::InvalidParameter {
+                    field: "position",
+                    reason,
+                });
             }
-            self.hidden.extend_from_slice(kv.pending(span.sequence, start, span.end.max(start)));
+            self.hidden
+                .extend_from_slice(kv.pending(span.sequence, start, span.end.max(start)));
             return Ok(());
         }
         if start + span.tokens.len() != span.end {
-            let reason = format!("{} tokens given for positions {start}..{}", span.tokens.len(), span.end);
-            return Err(Error::InvalidParameter { field: "tokens", reason });
+            let reason = format!(
+                "{} tokens given for positions {start}..{}",
+                span.tokens.len(),
+                span.end
+            );
+            return Err(Error::InvalidParameter {
+                field: "tokens",
+                reason,
+            });
         }
         for &token in span.tokens {
             if token as usize >= self.config.vocabulary {
-                let reason = format!("{token} is not below the vocabulary of {}", self.config.vocabulary);
-                return Err(Error::InvalidParameter { field: "token_ids", reason });
+                let reason = format!(
+                    "{token} is not below the vocabulary of {}",
+                    self.config.vocabulary
+                );
+                return Err(Error::InvalidParameter {
+                    field: "token_ids",
+                    reason,
+                });
             }
             let at = self.hidden.len();
             self.hidden.resize(at + self.config.hidden, 0.0);
-            self.embedding.row_f32(token as usize, &mut self.hidden[at..]);
+            self.embedding
+                .row_f32(token as usize, &mut self.hidden[at..]);
         }
         Ok(())
     }
@@ -198,13 +242,18 @@ impl Decoder {
     /// The model's logits of hidden states after the last layer: `hidden` is `[rows, hidden]`,
     /// `out` becomes `[rows, vocabulary]`.
     pub fn logits(&mut self, hidden: &[f32], out: &mut Vec<f32>) {
-        self.head.logits(&self.kernels, hidden, &mut self.head_scratch, out);
+        self.head
+            .logits(&self.kernels, hidden, &mut self.head_scratch, out);
     }
 
     /// The logits of an exit after `layer`: a trained head if one is attached there, else the
     /// model's own head applied early. Shapes as in [`Decoder::logits`].
     pub fn exit_logits(&mut self, layer: usize, hidden: &[f32], out: &mut Vec<f32>) {
-        let trained = self.exits.iter().find(|(at, _)| *at == layer).map(|(_, head)| head);
+        let trained = self
+            .exits
+            .iter()
+            .find(|(at, _)| *at == layer)
+            .map(|(_, head)| head);
         let head = trained.unwrap_or(&self.head);
         head.logits(&self.kernels, hidden, &mut self.head_scratch, out);
     }
@@ -212,10 +261,16 @@ impl Decoder {
 
 fn check_bands(band_ends: &[usize], layers: usize) -> Result<()> {
     let rising = band_ends.windows(2).all(|pair| pair[0] < pair[1]);
-    let fits = band_ends.first().is_some_and(|&first| first > 0) && band_ends.last().is_some_and(|&last| last <= layers);
+    let fits = band_ends.first().is_some_and(|&first| first > 0)
+        && band_ends.last().is_some_and(|&last| last <= layers);
     if rising && fits {
         return Ok(());
     }
-    let reason = format!("{band_ends:?} must rise from 1 to at most the {layers} layers that the checkpoint holds");
-    Err(Error::InvalidParameter { field: "exits", reason })
+    let reason = format!(
+        "{band_ends:?} must rise from 1 to at most the {layers} layers that the checkpoint holds"
+    );
+    Err(Error::InvalidParameter {
+        field: "exits",
+        reason,
+    })
 }

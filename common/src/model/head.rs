@@ -7,8 +7,8 @@ use super::{
 };
 use crate::{
     Result,
-    checkpoint::{Architecture, ModelConfig},
-    exit::{HeadKind, HeadTensors},
+    checkpoint::{Architecture, ModelConfig, TensorData},
+    exit::{ExitHead, HeadKind},
     kernels::{Activation, Kernels, WeightType},
 };
 use std::sync::Arc;
@@ -41,42 +41,77 @@ impl Head {
     /// The model's own head.
     pub(super) fn of_model(loader: &WeightLoader<'_>, config: &ModelConfig) -> Result<Self> {
         let (norm, embedding, output) = match config.architecture {
-            Architecture::GptNeoX => ("gpt_neox.final_layer_norm", "gpt_neox.embed_in", "embed_out"),
+            Architecture::GptNeoX => (
+                "gpt_neox.final_layer_norm",
+                "gpt_neox.embed_in",
+                "embed_out",
+            ),
             Architecture::Llama => ("model.norm", "model.embed_tokens", "lm_head"),
         };
-        let name = if config.tied_embeddings { embedding } else { output };
+        let name = if config.tied_embeddings {
+            embedding
+        } else {
+            output
+        };
         let unembedding = Linear::load(loader, name, false)?;
         let norm = Norm::load(loader, config, norm)?;
-        Ok(Self { norm, adapter: None, unembedding: Arc::new(unembedding) })
+        Ok(Self {
+            norm,
+            adapter: None,
+            unembedding: Arc::new(unembedding),
+        })
     }
 
     /// A trained head; an adapter shares this model's unembedding.
     pub(super) fn trained(
         &self,
         config: &ModelConfig,
-        tensors: &HeadTensors,
+        head: &ExitHead,
         compute: Option<WeightType>,
     ) -> Result<Self> {
-        let vector = |name: &str| weights::vector(name, tensors.tensor(name)?);
-        let optional = |name: &str| tensors.tensor(name).ok().map(|tensor| weights::vector(name, tensor)).transpose();
-        let matrix = |name: &str| weights::matrix(name, tensors.tensor(name)?, compute);
-        let norm = Norm::from_parts(config, vector("norm.weight")?, optional("norm.bias")?);
-        Ok(match tensors.kind() {
-            HeadKind::Linear => {
-                let unembedding = Linear::from_parts(matrix("weight")?, optional("bias")?);
-                Self { norm, adapter: None, unembedding: Arc::new(unembedding) }
+        let vector = |name, tensor: &TensorData| weights::vector(name, tensor.clone());
+        let matrix = |name, tensor: &TensorData| weights::matrix(name, tensor.clone(), compute);
+        let norm_bias = head
+            .norm_bias
+            .as_ref()
+            .map(|bias| vector("norm.bias", bias))
+            .transpose()?;
+        let norm = Norm::from_parts(config, vector("norm.weight", &head.norm_weight)?, norm_bias);
+        Ok(match &head.kind {
+            HeadKind::Linear { weight, bias } => {
+                let bias = bias.as_ref().map(|bias| vector("bias", bias)).transpose()?;
+                let unembedding = Linear::from_parts(matrix("weight", weight)?, bias);
+                Self {
+                    norm,
+                    adapter: None,
+                    unembedding: Arc::new(unembedding),
+                }
             }
-            HeadKind::Adapter => {
-                let down = Linear::from_parts(matrix("down.weight")?, None);
-                let up = Linear::from_parts(matrix("up.weight")?, None);
-                Self { norm, adapter: Some(Adapter { down, up }), unembedding: Arc::clone(&self.unembedding) }
+            HeadKind::Adapter { down, up } => {
+                let down = Linear::from_parts(matrix("down", down)?, None);
+                let up = Linear::from_parts(matrix("up", up)?, None);
+                Self {
+                    norm,
+                    adapter: Some(Adapter { down, up }),
+                    unembedding: Arc::clone(&self.unembedding),
+                }
             }
         })
     }
 
     /// `hidden`: `[rows, hidden]`; `out` becomes `[rows, vocabulary]`.
-    pub(super) fn logits(&self, kernels: &Kernels, hidden: &[f32], scratch: &mut HeadScratch, out: &mut Vec<f32>) {
-        let HeadScratch { normed, inner, mapped } = scratch;
+    pub(super) fn logits(
+        &self,
+        kernels: &Kernels,
+        hidden: &[f32],
+        scratch: &mut HeadScratch,
+        out: &mut Vec<f32>,
+    ) {
+        let HeadScratch {
+            normed,
+            inner,
+            mapped,
+        } = scratch;
         normed.resize(hidden.len(), 0.0);
         self.norm.apply(kernels, hidden, normed);
         if let Some(Adapter { down, up }) = &self.adapter {
@@ -94,7 +129,10 @@ impl Head {
     }
 
     pub(super) fn byte_len(&self) -> usize {
-        let adapter = self.adapter.as_ref().map_or(0, |a| a.down.byte_len() + a.up.byte_len());
+        let adapter = self
+            .adapter
+            .as_ref()
+            .map_or(0, |a| a.down.byte_len() + a.up.byte_len());
         self.unembedding.byte_len() + adapter
     }
 }

@@ -33,7 +33,11 @@ pub(super) struct LayerScratch {
 }
 
 impl Layer {
-    pub(super) fn load(loader: &WeightLoader<'_>, config: &ModelConfig, index: usize) -> Result<Self> {
+    pub(super) fn load(
+        loader: &WeightLoader<'_>,
+        config: &ModelConfig,
+        index: usize,
+    ) -> Result<Self> {
         let names = LayerNames::new(config.architecture, index);
         let linear = |name: &str, bias: bool| Linear::load(loader, name, bias);
         let projections = match &names.projections {
@@ -52,7 +56,10 @@ impl Layer {
             head_dim: config.head_dim,
         };
         let mlp = Mlp {
-            gate: names.gate.map(|name| linear(&name, config.mlp_bias)).transpose()?,
+            gate: names
+                .gate
+                .map(|name| linear(&name, config.mlp_bias))
+                .transpose()?,
             up: linear(&names.up, config.mlp_bias)?,
             down: linear(&names.down, config.mlp_bias)?,
             activation: kernel_activation(config.activation),
@@ -75,10 +82,17 @@ impl Layer {
         x: &mut [f32],
     ) {
         let kernels = context.kernels;
-        let LayerScratch { normed, attended, fed, attention, mlp } = scratch;
+        let LayerScratch {
+            normed,
+            attended,
+            fed,
+            attention,
+            mlp,
+        } = scratch;
         normed.resize(x.len(), 0.0);
         self.attention_norm.apply(kernels, x, normed);
-        self.attention.apply(context, step, normed, attention, attended);
+        self.attention
+            .apply(context, step, normed, attention, attended);
         if self.parallel_residual {
             self.mlp_norm.apply(kernels, x, normed);
             kernels.add(x, attended);
@@ -137,7 +151,8 @@ impl LayerNames {
             }
             Architecture::Llama => {
                 let at = |name: &str| format!("model.layers.{index}.{name}");
-                let projections = ["q_proj", "k_proj", "v_proj"].map(|name| at(&format!("self_attn.{name}")));
+                let projections =
+                    ["q_proj", "k_proj", "v_proj"].map(|name| at(&format!("self_attn.{name}")));
                 let [query, key, value] = projections;
                 Self {
                     attention_norm: at("input_layernorm"),

@@ -57,7 +57,13 @@ pub(super) struct MlpScratch {
 
 impl Mlp {
     /// `x`: `[rows, hidden]`; `out` becomes `[rows, hidden]`.
-    pub(super) fn apply(&self, kernels: &Kernels, x: &[f32], scratch: &mut MlpScratch, out: &mut Vec<f32>) {
+    pub(super) fn apply(
+        &self,
+        kernels: &Kernels,
+        x: &[f32],
+        scratch: &mut MlpScratch,
+        out: &mut Vec<f32>,
+    ) {
         self.up.apply(kernels, x, &mut scratch.up);
         match &self.gate {
             None => {

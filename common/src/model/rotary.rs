@@ -29,19 +29,37 @@ impl RotaryTable {
                 sin.push(math::sin(angle) as f32);
             }
         }
-        Self { half, head_dim: config.head_dim, positions, cos, sin }
+        Self {
+            half,
+            head_dim: config.head_dim,
+            positions,
+            cos,
+            sin,
+        }
     }
 
     pub(super) fn check(&self, position: usize) -> Result<()> {
         if position < self.positions {
             return Ok(());
         }
-        let reason = format!("{position} is beyond the context of {} tokens", self.positions);
-        Err(Error::InvalidParameter { field: "position", reason })
+        let reason = format!(
+            "{position} is beyond the context of {} tokens",
+            self.positions
+        );
+        Err(Error::InvalidParameter {
+            field: "position",
+            reason,
+        })
     }
 
     /// Rotates `x`, `[rows, heads, head_dim]`, each row to its position.
-    pub(super) fn apply(&self, kernels: &Kernels, heads: usize, positions: &[usize], x: &mut [f32]) {
+    pub(super) fn apply(
+        &self,
+        kernels: &Kernels,
+        heads: usize,
+        positions: &[usize],
+        x: &mut [f32],
+    ) {
         let args = Rope {
             row_stride: heads * self.head_dim,
             offset: 0,
@@ -60,7 +78,8 @@ impl RotaryTable {
 fn frequencies(rotary: &Rotary) -> Vec<f64> {
     let dims = rotary.dims;
     let base = (0..dims / 2).map(|i| math::pow(rotary.theta, -((2 * i) as f64) / dims as f64));
-    base.map(|frequency| scale(frequency, rotary.scaling)).collect()
+    base.map(|frequency| scale(frequency, rotary.scaling))
+        .collect()
 }
 
 /// Llama 3's scaling keeps short wavelengths, divides long ones by `factor`, and blends between.
@@ -68,7 +87,12 @@ fn scale(frequency: f64, scaling: RotaryScaling) -> f64 {
     match scaling {
         RotaryScaling::None => frequency,
         RotaryScaling::Linear { factor } => frequency / factor,
-        RotaryScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_positions } => {
+        RotaryScaling::Llama3 {
+            factor,
+            low_freq_factor,
+            high_freq_factor,
+            original_max_positions,
+        } => {
             let original = original_max_positions as f64;
             let wavelength = 2.0 * std::f64::consts::PI / frequency;
             if wavelength < original / high_freq_factor {
@@ -76,7 +100,8 @@ fn scale(frequency: f64, scaling: RotaryScaling) -> f64 {
             } else if wavelength > original / low_freq_factor {
                 frequency / factor
             } else {
-                let smooth = (original / wavelength - low_freq_factor) / (high_freq_factor - low_freq_factor);
+                let smooth = (original / wavelength - low_freq_factor)
+                    / (high_freq_factor - low_freq_factor);
                 (1.0 - smooth) * frequency / factor + smooth * frequency
             }
         }

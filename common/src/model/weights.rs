@@ -31,7 +31,11 @@ impl WeightLoader<'_> {
 }
 
 /// A tensor of two dimensions as a matrix of the compute type.
-pub(super) fn matrix(name: &str, tensor: TensorData, compute: Option<WeightType>) -> Result<Matrix> {
+pub(super) fn matrix(
+    name: &str,
+    tensor: TensorData,
+    compute: Option<WeightType>,
+) -> Result<Matrix> {
     let &[outputs, inputs] = tensor.shape.as_slice() else {
         return Err(shape_error(name, &tensor, "two dimensions"));
     };
@@ -54,5 +58,8 @@ pub(super) fn vector(name: &str, tensor: TensorData) -> Result<Vec<f32>> {
 }
 
 fn shape_error(name: &str, tensor: &TensorData, wanted: &str) -> Error {
-    Error::Tensor { tensor: name.to_owned(), reason: format!("has shape {:?}, {wanted} needed", tensor.shape) }
+    Error::Tensor {
+        tensor: name.to_owned(),
+        reason: format!("has shape {:?}, {wanted} needed", tensor.shape),
+    }
 }

@@ -19,7 +19,10 @@ impl Policy for Entropy {
     }
 
     fn decide(&mut self, exit: ExitView<'_>) -> Decision {
-        match (exit.summary.valid && exit.summary.entropy <= self.nats, exit.deepest) {
+        match (
+            exit.summary.valid && exit.summary.entropy <= self.nats,
+            exit.deepest,
+        ) {
             (true, _) => Decision::Emit,
             (false, false) => Decision::Deeper,
             (false, true) => Decision::Stop,

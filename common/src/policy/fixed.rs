@@ -20,6 +20,10 @@ impl Policy for Fixed {
 
     fn decide(&mut self, exit: ExitView<'_>) -> Decision {
         // A row with NaN or infinity has no arg-max worth proposing.
-        if exit.summary.valid { Decision::Emit } else { Decision::Stop }
+        if exit.summary.valid {
+            Decision::Emit
+        } else {
+            Decision::Stop
+        }
     }
 }

@@ -28,16 +28,26 @@ impl PolicySpec {
     ///
     /// # Errors
     /// If there is no such exit head.
-    pub fn build(&self, exits: &[usize], max_draft_tokens: usize) -> Result<Option<Box<dyn Policy>>> {
+    pub fn build(
+        &self,
+        exits: &[usize],
+        max_draft_tokens: usize,
+    ) -> Result<Option<Box<dyn Policy>>> {
         match *self {
             Self::Off => Ok(None),
-            Self::Entropy { nats } => Ok(Some(Box::new(Entropy { nats, max_draft_tokens }))),
-            Self::Fixed { head, tokens } if head < exits.len() => {
-                Ok(Some(Box::new(Fixed { head, tokens: tokens.min(max_draft_tokens) })))
-            }
+            Self::Entropy { nats } => Ok(Some(Box::new(Entropy {
+                nats,
+                max_draft_tokens,
+            }))),
+            Self::Fixed { head, tokens } if head < exits.len() => Ok(Some(Box::new(Fixed {
+                head,
+                tokens: tokens.min(max_draft_tokens),
+            }))),
             Self::Fixed { head, .. } => {
                 let count = exits.len();
-                Err(invalid(format!("no exit head {head}; there are {count}, from 0, after layers {exits:?}")))
+                Err(invalid(format!(
+                    "no exit head {head}; there are {count}, from 0, after layers {exits:?}"
+                )))
             }
         }
     }
@@ -63,9 +73,15 @@ impl PolicySpec {
     /// # Errors
     /// If the name is unknown, or a setting is missing or does not belong to it.
     pub fn from_settings(name: &str, settings: PolicySettings) -> Result<Self> {
-        let PolicySettings { exit_head, tokens, entropy_threshold } = settings;
+        let PolicySettings {
+            exit_head,
+            tokens,
+            entropy_threshold,
+        } = settings;
         let refuse = |present: bool, setting: &str| match present {
-            true => Err(invalid(format!("`{setting}` does not belong to policy `{name}`"))),
+            true => Err(invalid(format!(
+                "`{setting}` does not belong to policy `{name}`"
+            ))),
             false => Ok(()),
         };
         let spec = match name {
@@ -76,7 +92,11 @@ impl PolicySpec {
             }
             "entropy" => {
                 refuse(exit_head.is_some(), "exit_head")?;
-                let missing = || invalid("`entropy` needs `entropy_threshold`: no calibration is loaded".to_owned());
+                let missing = || {
+                    invalid(
+                        "`entropy` needs `entropy_threshold`: no calibration is loaded".to_owned(),
+                    )
+                };
                 format!("entropy:{}", entropy_threshold.ok_or_else(missing)?)
             }
             _ => {
@@ -93,7 +113,11 @@ impl FromStr for PolicySpec {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let unknown = || invalid(format!("`{text}` is none of off, fixed:HEAD:TOKENS, entropy:NATS"));
+        let unknown = || {
+            invalid(format!(
+                "`{text}` is none of off, fixed:HEAD:TOKENS, entropy:NATS"
+            ))
+        };
         let parts: Vec<&str> = text.split(':').collect();
         match parts.as_slice() {
             ["off"] => Ok(Self::Off),
@@ -101,14 +125,18 @@ impl FromStr for PolicySpec {
                 let head = head.parse().map_err(|_| unknown())?;
                 let tokens: usize = tokens.parse().map_err(|_| unknown())?;
                 if tokens == 0 {
-                    return Err(invalid(format!("`{text}` drafts no token; at least 1, or `off`")));
+                    return Err(invalid(format!(
+                        "`{text}` drafts no token; at least 1, or `off`"
+                    )));
                 }
                 Ok(Self::Fixed { head, tokens })
             }
             ["entropy", nats] => {
                 let nats: f32 = nats.parse().map_err(|_| unknown())?;
                 if !nats.is_finite() || nats < 0.0 {
-                    return Err(invalid(format!("`{text}`: the threshold is a number of nats, 0 or more")));
+                    return Err(invalid(format!(
+                        "`{text}`: the threshold is a number of nats, 0 or more"
+                    )));
                 }
                 Ok(Self::Entropy { nats })
             }
@@ -128,5 +156,8 @@ impl fmt::Display for PolicySpec {
 }
 
 fn invalid(reason: String) -> Error {
-    Error::InvalidParameter { field: "policy", reason }
+    Error::InvalidParameter {
+        field: "policy",
+        reason,
+    }
 }

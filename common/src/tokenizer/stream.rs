@@ -55,6 +55,11 @@ impl TextStream {
         Ok(piece)
     }
 
+    /// Whether some token's text is not complete yet.
+    pub fn is_pending(&self) -> bool {
+        self.window.len() > self.context
+    }
+
     /// Ends the text: gives what was held back, with replacement characters for what never
     /// became a character.
     pub fn flush(&mut self) -> Result<String> {

@@ -53,7 +53,11 @@ impl Scheduler {
             if !busy && first.is_none() {
                 break;
             }
-            if !first.into_iter().chain(inbox.try_iter()).all(|command| self.handle(command)) {
+            if !first
+                .into_iter()
+                .chain(inbox.try_iter())
+                .all(|command| self.handle(command))
+            {
                 break;
             }
             busy = self.step();
@@ -95,12 +99,17 @@ impl Scheduler {
     }
 
     fn find(&self, key: StreamKey) -> Option<usize> {
-        self.sequences.iter().position(|sequence| sequence.key == key)
+        self.sequences
+            .iter()
+            .position(|sequence| sequence.key == key)
     }
 
     fn open(&mut self, key: StreamKey, outbox: Outbox) {
         if self.sequences.len() >= self.parts.max_sequences {
-            let reason = format!("{} streams are open, the most that this drafter takes", self.sequences.len());
+            let reason = format!(
+                "{} streams are open, the most that this drafter takes",
+                self.sequences.len()
+            );
             // A verifier that is gone needs no answer.
             _ = outbox.try_send(Err(Error::NoRoom(reason).into()));
             return;
@@ -125,9 +134,15 @@ impl Scheduler {
 
     /// Brings history and cache of a sequence to what its session holds.
     fn follow(&mut self, index: usize) -> Result<()> {
-        let Self { parts, sequences, .. } = self;
-        let Sequence { session, drafting, .. } = &mut sequences[index];
-        let Some(settings) = session.settings() else { return Ok(()) };
+        let Self {
+            parts, sequences, ..
+        } = self;
+        let Sequence {
+            session, drafting, ..
+        } = &mut sequences[index];
+        let Some(settings) = session.settings() else {
+            return Ok(());
+        };
         let drafting = match drafting {
             Some(drafting) => drafting,
             None => drafting.insert(Drafting::open(settings, session.tokens(), parts)?),
@@ -168,7 +183,10 @@ impl Scheduler {
         let begun = Instant::now();
         if let Err(error) = self.pass(&batch) {
             tracing::error!(%error, "a pass failed");
-            let mut keys: Vec<StreamKey> = batch.iter().map(|(index, _)| self.sequences[*index].key).collect();
+            let mut keys: Vec<StreamKey> = batch
+                .iter()
+                .map(|(index, _)| self.sequences[*index].key)
+                .collect();
             for key in keys.drain(..) {
                 if let Some(index) = self.find(key) {
                     self.end(index, Status::internal(error.to_string()));
@@ -210,9 +228,17 @@ impl Scheduler {
             if budget == 0 {
                 break;
             }
-            let Some(want) = self.sequences[index].want(&self.parts.kv, budget) else { continue };
-            if batch.first().is_none_or(|(_, first)| first.band == want.band) {
-                let id = self.sequences[index].drafting.as_ref().map(|drafting| drafting.id);
+            let Some(want) = self.sequences[index].want(&self.parts.kv, budget) else {
+                continue;
+            };
+            if batch
+                .first()
+                .is_none_or(|(_, first)| first.band == want.band)
+            {
+                let id = self.sequences[index]
+                    .drafting
+                    .as_ref()
+                    .map(|drafting| drafting.id);
                 let start = id.map_or(want.end, |id| self.parts.kv.len(id, want.band));
                 budget = budget.saturating_sub(want.end - start);
                 batch.push((index, want));
@@ -223,18 +249,37 @@ impl Scheduler {
 
     /// Runs a batch through its band, reads the exits that the policies ask for, and lets them decide.
     fn pass(&mut self, batch: &[(usize, Want)]) -> Result<()> {
-        let Some(band) = batch.first().map(|(_, want)| want.band) else { return Ok(()) };
-        let Self { parts, sequences, hidden, logits, summaries, .. } = self;
+        let Some(band) = batch.first().map(|(_, want)| want.band) else {
+            return Ok(());
+        };
+        let Self {
+            parts,
+            sequences,
+            hidden,
+            logits,
+            summaries,
+            ..
+        } = self;
         let rows_of = |parts: &EngineParts, index: usize, want: &Want| {
-            let id = sequences[index].drafting.as_ref().map(|drafting| drafting.id);
+            let id = sequences[index]
+                .drafting
+                .as_ref()
+                .map(|drafting| drafting.id);
             id.map(|id| (id, want.end - parts.kv.len(id, band)))
         };
-        let placed: Vec<_> = batch.iter().filter_map(|(index, want)| {
-            rows_of(parts, *index, want).map(|(id, rows)| (*index, id, rows, want))
-        }).collect();
+        let placed: Vec<_> = batch
+            .iter()
+            .filter_map(|(index, want)| {
+                rows_of(parts, *index, want).map(|(id, rows)| (*index, id, rows, want))
+            })
+            .collect();
         let spans: Vec<Span<'_>> = placed
             .iter()
-            .map(|(_, id, _, want)| Span { sequence: *id, end: want.end, tokens: &want.tokens })
+            .map(|(_, id, _, want)| Span {
+                sequence: *id,
+                end: want.end,
+                tokens: &want.tokens,
+            })
             .collect();
         let width = parts.decoder.config().hidden;
         let states = parts.decoder.advance(&mut parts.kv, band, &spans)?;
@@ -243,7 +288,10 @@ impl Scheduler {
         let mut readers = Vec::new();
         for (index, _, rows, want) in &placed {
             row += rows;
-            let policy = sequences[*index].drafting.as_ref().and_then(|drafting| drafting.policy.as_ref());
+            let policy = sequences[*index]
+                .drafting
+                .as_ref()
+                .and_then(|drafting| drafting.policy.as_ref());
             if want.decides && policy.is_some_and(|policy| policy.reads(band)) {
                 hidden.extend_from_slice(&states[(row - 1) * width..row * width]);
                 readers.push(sequences[*index].key);
@@ -252,18 +300,34 @@ impl Scheduler {
         let layer = parts.decoder.band_ends()[band];
         let vocabulary = parts.decoder.vocabulary();
         parts.decoder.exit_logits(layer, hidden, logits);
-        parts.decoder.kernels().summarize(logits, vocabulary, summaries);
-        let advanced: Vec<(StreamKey, usize, bool)> =
-            placed.iter().map(|(index, _, rows, want)| (sequences[*index].key, *rows, want.decides)).collect();
+        parts
+            .decoder
+            .kernels()
+            .summarize(logits, vocabulary, summaries);
+        let advanced: Vec<(StreamKey, usize, bool)> = placed
+            .iter()
+            .map(|(index, _, rows, want)| (sequences[*index].key, *rows, want.decides))
+            .collect();
         self.deliver(band, &advanced, &readers)
     }
 
-    fn deliver(&mut self, band: usize, advanced: &[(StreamKey, usize, bool)], readers: &[StreamKey]) -> Result<()> {
+    fn deliver(
+        &mut self,
+        band: usize,
+        advanced: &[(StreamKey, usize, bool)],
+        readers: &[StreamKey],
+    ) -> Result<()> {
         let load = self.load();
         for (key, rows, decides) in advanced {
-            let Some(index) = self.find(*key) else { continue };
+            let Some(index) = self.find(*key) else {
+                continue;
+            };
             let sequence = &mut self.sequences[index];
-            let ready = if band == 0 { sequence.session.fed(*rows, load) } else { None };
+            let ready = if band == 0 {
+                sequence.session.fed(*rows, load)
+            } else {
+                None
+            };
             let read = readers.iter().position(|reader| reader == key);
             if *decides && read.is_none() {
                 sequence.depth = band + 1;
@@ -278,31 +342,61 @@ impl Scheduler {
 
     /// Lets the policy of a stream decide on row `row` of the exits that were read.
     fn decide(&mut self, key: StreamKey, band: usize, row: usize) -> Result<()> {
-        let Some(index) = self.find(key) else { return Ok(()) };
+        let Some(index) = self.find(key) else {
+            return Ok(());
+        };
         let now = self.now();
-        let Self { parts, sequences, logits, summaries, scratch, .. } = self;
+        let Self {
+            parts,
+            sequences,
+            logits,
+            summaries,
+            scratch,
+            ..
+        } = self;
         let sequence = &mut sequences[index];
-        let Some(drafting) = &mut sequence.drafting else { return Ok(()) };
-        let Some(policy) = &mut drafting.policy else { return Ok(()) };
+        let Some(drafting) = &mut sequence.drafting else {
+            return Ok(());
+        };
+        let Some(policy) = &mut drafting.policy else {
+            return Ok(());
+        };
         let deepest = band + 1 == parts.decoder.band_ends().len();
         let summary = &summaries[row];
-        match policy.decide(ExitView { head: band, deepest, summary }) {
+        match policy.decide(ExitView {
+            head: band,
+            deepest,
+            summary,
+        }) {
             Decision::Stop => self.finish_draft(index, DraftStopReason::Entropy),
             Decision::Deeper => sequence.depth = band + 1,
             Decision::Emit => {
                 let vocabulary = parts.decoder.vocabulary();
                 let logits = &logits[row * vocabulary..(row + 1) * vocabulary];
-                let token_id = drafting.sampler.choose(logits, &drafting.history, scratch)?;
+                let token_id = drafting
+                    .sampler
+                    .choose(logits, &drafting.history, scratch)?;
                 drafting.history.push(token_id);
                 let entropy = summary.entropy;
                 let most = policy.max_draft_tokens();
                 let drafted = drafting.history.len();
-                sequence.session.drafted(DraftedToken { token_id, exit_head: band as u32, entropy });
+                sequence.session.drafted(DraftedToken {
+                    token_id,
+                    exit_head: band as u32,
+                    entropy,
+                });
                 sequence.depth = 0;
                 sequence.waiting_since = now;
-                let base = sequence.session.plan().goal.map_or(0, |goal| goal.base_position);
+                let base = sequence
+                    .session
+                    .plan()
+                    .goal
+                    .map_or(0, |goal| goal.base_position);
                 if drafted - base >= most {
-                    let reason = sequence.session.must_stop(now).unwrap_or(DraftStopReason::MaxDraft);
+                    let reason = sequence
+                        .session
+                        .must_stop(now)
+                        .unwrap_or(DraftStopReason::MaxDraft);
                     self.finish_draft(index, reason);
                 }
             }

@@ -45,26 +45,50 @@ impl Drafting {
     pub(super) fn open(open: &Open, tokens: &[u32], parts: &mut EngineParts) -> Result<Self> {
         let settings = open.sampling.clone().unwrap_or_default();
         let vocabulary = parts.decoder.vocabulary();
-        let sampler = Sampler::new(sampling_params(&settings), vocabulary, settings.stop_token_ids.clone())?;
+        let sampler = Sampler::new(
+            sampling_params(&settings),
+            vocabulary,
+            settings.stop_token_ids.clone(),
+        )?;
         let policy = policy(open.speculation.as_ref(), parts)?;
         let prompt_length = (open.prompt_length as usize).min(tokens.len());
         let (prompt, generated) = tokens.split_at(prompt_length);
         let capacity = prompt_length + settings.max_new_tokens as usize;
         let id = parts.kv.open(capacity.min(parts.profile.max_context))?;
-        Ok(Self { id, sampler, history: History::new(prompt, generated), policy })
+        Ok(Self {
+            id,
+            sampler,
+            history: History::new(prompt, generated),
+            policy,
+        })
     }
 
     /// Makes the history that of `tokens`.
     pub(super) fn follow(&mut self, tokens: &[u32]) {
-        let known = self.history.tokens().iter().zip(tokens).take_while(|(a, b)| a == b).count();
+        let known = self
+            .history
+            .tokens()
+            .iter()
+            .zip(tokens)
+            .take_while(|(a, b)| a == b)
+            .count();
         self.history.truncate(known);
-        tokens[self.history.len().min(tokens.len())..].iter().for_each(|&token| self.history.push(token));
+        tokens[self.history.len().min(tokens.len())..]
+            .iter()
+            .for_each(|&token| self.history.push(token));
     }
 }
 
 impl Sequence {
     pub(super) fn new(key: StreamKey, outbox: Outbox, session: DraftSession) -> Self {
-        Self { key, outbox, session, drafting: None, depth: 0, waiting_since: Duration::ZERO }
+        Self {
+            key,
+            outbox,
+            session,
+            drafting: None,
+            depth: 0,
+            waiting_since: Duration::ZERO,
+        }
     }
 
     /// What to run next, in at most `budget` rows; `None` if there is nothing to do.
@@ -75,18 +99,32 @@ impl Sequence {
             let rows = plan.feed.len().min(budget);
             let tokens = plan.feed[..rows].to_vec();
             let decides = rows == plan.feed.len() && plan.goal.is_some();
-            return Some(Want { band: 0, end: plan.truncate_to + rows, tokens, decides });
+            return Some(Want {
+                band: 0,
+                end: plan.truncate_to + rows,
+                tokens,
+                decides,
+            });
         }
         plan.goal?;
         let end = plan.truncate_to;
         let start = kv.len(drafting.id, self.depth);
         let reached = end.min(start + budget);
-        Some(Want { band: self.depth, end: reached, tokens: Vec::new(), decides: reached == end })
+        Some(Want {
+            band: self.depth,
+            end: reached,
+            tokens: Vec::new(),
+            decides: reached == end,
+        })
     }
 }
 
 fn sampling_params(settings: &SamplingSettings) -> SamplingParams {
-    let mut logit_bias: Vec<(u32, f32)> = settings.logit_bias.iter().map(|(&id, &bias)| (id, bias)).collect();
+    let mut logit_bias: Vec<(u32, f32)> = settings
+        .logit_bias
+        .iter()
+        .map(|(&id, &bias)| (id, bias))
+        .collect();
     logit_bias.sort_unstable_by_key(|(id, _)| *id);
     SamplingParams {
         temperature: settings.temperature,
@@ -103,12 +141,18 @@ fn sampling_params(settings: &SamplingSettings) -> SamplingParams {
 }
 
 /// The policy that an Open names, else the drafter's own.
-fn policy(speculation: Option<&Speculation>, parts: &EngineParts) -> Result<Option<Box<dyn Policy>>> {
+fn policy(
+    speculation: Option<&Speculation>,
+    parts: &EngineParts,
+) -> Result<Option<Box<dyn Policy>>> {
     let none = Speculation::default();
     let asked = speculation.unwrap_or(&none);
     if asked.target_agreement.is_some() {
         let reason = "needs calibrated exit heads, and this drafter has none";
-        return Err(Error::Field { field: "speculation.target_agreement", reason: reason.to_owned() });
+        return Err(Error::Field {
+            field: "speculation.target_agreement",
+            reason: reason.to_owned(),
+        });
     }
     let longest = parts.profile.max_draft_tokens as usize;
     let settings = PolicySettings {

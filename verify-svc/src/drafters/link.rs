@@ -2,7 +2,9 @@
 
 use super::table::Table;
 use crate::engine::{Command, EngineHandle, LinkKey};
-use dssd_proto::v1::{DrafterMessage, VerifierMessage, drafter_message, drafting_client::DraftingClient};
+use dssd_proto::v1::{
+    DrafterMessage, VerifierMessage, drafter_message, drafting_client::DraftingClient,
+};
 use std::{net::SocketAddr, time::Duration};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -45,7 +47,8 @@ pub(super) async fn run(
         let _stream = StreamCount { table, address };
         let (sender, outbox) = mpsc::channel(OUTBOX);
         let mut client = DraftingClient::new(channel);
-        let opening = tokio::time::timeout(OPEN_TIMEOUT, client.draft(ReceiverStream::new(outbox))).await;
+        let opening =
+            tokio::time::timeout(OPEN_TIMEOUT, client.draft(ReceiverStream::new(outbox))).await;
         let mut inbox = match opening {
             Ok(Ok(response)) => response.into_inner(),
             Ok(Err(status)) => {

@@ -50,7 +50,10 @@ impl Drafter {
     }
 
     fn is_candidate(&self, now: Instant) -> bool {
-        matches!(self.state(now), v1::DrafterState::Ready | v1::DrafterState::Connecting)
+        matches!(
+            self.state(now),
+            v1::DrafterState::Ready | v1::DrafterState::Connecting
+        )
     }
 
     /// Streams that we opened since its last report may not be in the reported number.
@@ -73,14 +76,21 @@ impl Table {
             match drafters.get_mut(address) {
                 Some(drafter) => drafter.vanished = false,
                 None => match endpoint(*address, name) {
-                    Ok(endpoint) => _ = drafters.insert(*address, Drafter::new(endpoint.connect_lazy())),
-                    Err(error) => tracing::warn!(%address, %error, "drafter address cannot be dialled"),
+                    Ok(endpoint) => {
+                        _ = drafters.insert(*address, Drafter::new(endpoint.connect_lazy()))
+                    }
+                    Err(error) => {
+                        tracing::warn!(%address, %error, "drafter address cannot be dialled")
+                    }
                 },
             }
         }
         if complete {
-            let known = |address: &SocketAddr| found.iter().any(|(candidate, _)| candidate == address);
-            drafters.iter_mut().for_each(|(address, drafter)| drafter.vanished = !known(address));
+            let known =
+                |address: &SocketAddr| found.iter().any(|(candidate, _)| candidate == address);
+            drafters
+                .iter_mut()
+                .for_each(|(address, drafter)| drafter.vanished = !known(address));
             drafters.retain(|_, drafter| !drafter.vanished || drafter.streams > 0);
         }
         drop(drafters);
@@ -102,10 +112,14 @@ impl Table {
     fn try_choose(&self) -> Option<(SocketAddr, Channel)> {
         let mut drafters = self.lock();
         let now = Instant::now();
-        let candidates: Vec<SocketAddr> =
-            drafters.iter().filter(|(_, drafter)| drafter.is_candidate(now)).map(|(&address, _)| address).collect();
+        let candidates: Vec<SocketAddr> = drafters
+            .iter()
+            .filter(|(_, drafter)| drafter.is_candidate(now))
+            .map(|(&address, _)| address)
+            .collect();
         let pair = candidates.choose_multiple(&mut rand::rng(), 2);
-        let address = *pair.min_by_key(|address| drafters.get(address).map_or(usize::MAX, Drafter::busyness))?;
+        let address = *pair
+            .min_by_key(|address| drafters.get(address).map_or(usize::MAX, Drafter::busyness))?;
         let drafter = drafters.get_mut(&address)?;
         drafter.streams += 1;
         Some((address, drafter.channel.clone()))

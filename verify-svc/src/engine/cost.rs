@@ -14,13 +14,21 @@ pub(crate) struct StepCost {
 
 impl StepCost {
     pub(crate) fn new() -> Self {
-        Self { seconds: vec![f64::NAN; TRACKED_ROWS + 1] }
+        Self {
+            seconds: vec![f64::NAN; TRACKED_ROWS + 1],
+        }
     }
 
     /// Takes note of a step of `rows` rows.
     pub(crate) fn observe(&mut self, rows: usize, seconds: f64) {
-        let Some(mean) = self.seconds.get_mut(rows) else { return };
-        *mean = if mean.is_nan() { seconds } else { *mean + NEWEST * (seconds - *mean) };
+        let Some(mean) = self.seconds.get_mut(rows) else {
+            return;
+        };
+        *mean = if mean.is_nan() {
+            seconds
+        } else {
+            *mean + NEWEST * (seconds - *mean)
+        };
     }
 
     /// The expected time of a step of `rows` rows, in seconds; `None` before anything was measured.
@@ -43,9 +51,9 @@ impl StepCost {
     }
 
     /// Expected times with 0, 1, … `more` rows on top of `rows`, in whole microseconds.
-    pub(crate) fn table_us(&self, rows: usize, more: usize) -> Vec<u32> {
+    pub(crate) fn table_us(&self, rows: usize, more: usize) -> Vec<u64> {
         let times = (0..=more).map_while(|extra| self.expect(rows + extra));
-        times.map(|seconds| (seconds * 1e6) as u32).collect()
+        times.map(|seconds| (seconds * 1e6) as u64).collect()
     }
 }
 
@@ -60,8 +68,17 @@ mod tests {
         cost.observe(1, 0.010);
         cost.observe(5, 0.014);
         let near = |rows, wanted: f64| (cost.expect(rows).unwrap() - wanted).abs() < 1e-9;
-        assert!(near(1, 0.010) && near(3, 0.012) && near(5, 0.014) && near(9, 0.014) && near(500, 0.014));
-        assert_eq!(cost.table_us(1, 4), [10_000, 11_000, 12_000, 13_000, 14_000]);
+        assert!(
+            near(1, 0.010)
+                && near(3, 0.012)
+                && near(5, 0.014)
+                && near(9, 0.014)
+                && near(500, 0.014)
+        );
+        assert_eq!(
+            cost.table_us(1, 4),
+            [10_000, 11_000, 12_000, 13_000, 14_000]
+        );
     }
 
     #[test]

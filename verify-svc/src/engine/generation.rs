@@ -65,7 +65,12 @@ pub(super) struct Link {
 
 impl Link {
     pub(super) fn new(key: LinkKey, end: CancellationToken) -> Self {
-        Self { key, _end: end.drop_guard(), address: None, sender: None }
+        Self {
+            key,
+            _end: end.drop_guard(),
+            address: None,
+            sender: None,
+        }
     }
 }
 
@@ -100,9 +105,17 @@ impl Generation {
         vocabulary: usize,
         text: Option<TextStream>,
     ) -> Result<Self> {
-        let sampler = Sampler::new(request.sampling.clone(), vocabulary, request.stops.token_ids.clone())?;
+        let sampler = Sampler::new(
+            request.sampling.clone(),
+            vocabulary,
+            request.stops.token_ids.clone(),
+        )?;
         let output = Output::new(request.stops.clone(), text, &request.resumed)?;
-        let mut open = request.draft.as_ref().map(|draft| draft.open.clone()).unwrap_or_default();
+        let mut open = request
+            .draft
+            .as_ref()
+            .map(|draft| draft.open.clone())
+            .unwrap_or_default();
         open.token_ids = [request.prompt.as_slice(), &request.resumed].concat();
         Ok(Self {
             key,
@@ -134,24 +147,40 @@ impl Generation {
         let computed = kv.len(self.sequence, 0);
         let lacking = &self.history.tokens()[computed..];
         if lacking.len() > budget {
-            return Turn::Run(Work { tokens: lacking[..budget].to_vec(), kind: WorkKind::Prefill });
+            return Turn::Run(Work {
+                tokens: lacking[..budget].to_vec(),
+                kind: WorkKind::Prefill,
+            });
         }
         let mut tokens = lacking.to_vec();
         if tokens.len() > 1 || self.history.generated().len() == self.request.resumed.len() {
-            return Turn::Run(Work { tokens, kind: WorkKind::Plain(None) });
+            return Turn::Run(Work {
+                tokens,
+                kind: WorkKind::Plain(None),
+            });
         }
         match self.session.next(now) {
             Next::Wait { until } => Turn::Wait(until),
             Next::Plain(reason) => {
                 let off = self.request.draft.is_none();
                 let reason = if off { PlainReason::Off } else { reason };
-                Turn::Run(Work { tokens, kind: WorkKind::Plain(Some(reason)) })
+                Turn::Run(Work {
+                    tokens,
+                    kind: WorkKind::Plain(Some(reason)),
+                })
             }
-            Next::Verify { tokens: mut draft, stop_reason, .. } => {
+            Next::Verify {
+                tokens: mut draft,
+                stop_reason,
+                ..
+            } => {
                 // The newest token needs a row of its own; what does not fit counts as rejected.
                 draft.truncate(budget - 1);
                 tokens.extend(draft.iter().map(|drafted| drafted.token_id));
-                Turn::Run(Work { tokens, kind: WorkKind::Verify(draft, stop_reason) })
+                Turn::Run(Work {
+                    tokens,
+                    kind: WorkKind::Verify(draft, stop_reason),
+                })
             }
         }
     }
@@ -173,19 +202,28 @@ impl Generation {
             WorkKind::Plain(_) => &[][..],
             WorkKind::Verify(draft, _) => draft,
         };
-        let mut outcome = Outcome { accepted: draft.first().map(|_| 0), ..Outcome::default() };
+        let mut outcome = Outcome {
+            accepted: draft.first().map(|_| 0),
+            ..Outcome::default()
+        };
         // Row i is filtered with the history that plain decoding has there: the drafted tokens
         // before it were right, or the loop has ended.
         for (i, logits) in pass.logits.chunks_exact(pass.vocabulary).enumerate() {
             let token = self.sampler.choose(logits, &self.history, scratch)?;
-            let logprobs = self.request.logprobs.map(|top| token_logprobs(logits, token, top)).transpose()?;
+            let logprobs = self
+                .request
+                .logprobs
+                .map(|top| token_logprobs(logits, token, top))
+                .transpose()?;
             self.history.push(token);
             outcome.committed.push(token);
-            let right = draft.get(i).is_some_and(|drafted| drafted.token_id == token);
+            let right = draft
+                .get(i)
+                .is_some_and(|drafted| drafted.token_id == token);
             if let Some(accepted) = outcome.accepted.as_mut().filter(|_| right) {
                 *accepted += 1;
             }
-            outcome.end = self.output.push(token, logprobs).map(End::Stop);
+            outcome.end = self.output.push(token, logprobs)?.map(End::Stop);
             if outcome.end.is_none() && self.remaining() == 0 {
                 outcome.end = Some(End::Length);
             }
@@ -213,9 +251,19 @@ impl Generation {
     fn trace(&self, work: &Work, outcome: &Outcome) -> v1::RoundTrace {
         let accepted = outcome.accepted.unwrap_or(0);
         let (draft, stop_reason, plain_reason) = match &work.kind {
-            WorkKind::Verify(draft, reason) => (draft.as_slice(), *reason, PlainReason::Unspecified),
-            WorkKind::Plain(reason) => (&[][..], DraftStopReason::Unspecified, reason.unwrap_or_default()),
-            WorkKind::Prefill => (&[][..], DraftStopReason::Unspecified, PlainReason::Unspecified),
+            WorkKind::Verify(draft, reason) => {
+                (draft.as_slice(), *reason, PlainReason::Unspecified)
+            }
+            WorkKind::Plain(reason) => (
+                &[][..],
+                DraftStopReason::Unspecified,
+                reason.unwrap_or_default(),
+            ),
+            WorkKind::Prefill => (
+                &[][..],
+                DraftStopReason::Unspecified,
+                PlainReason::Unspecified,
+            ),
         };
         let traced = |(i, token): (usize, &v1::DraftedToken)| v1::TracedToken {
             token_id: token.token_id,
@@ -241,8 +289,13 @@ impl Generation {
     }
 
     /// Tells the session of a round, and returns what the drafter is to hear.
-    pub(super) fn commit(&mut self, outcome: &Outcome, hints: &RoundHints) -> Option<v1::VerifierMessage> {
-        self.session.committed(&outcome.committed, outcome.accepted, hints)
+    pub(super) fn commit(
+        &mut self,
+        outcome: &Outcome,
+        hints: &RoundHints,
+    ) -> Option<v1::VerifierMessage> {
+        self.session
+            .committed(&outcome.committed, outcome.accepted, hints)
     }
 
     /// Sends everything that was held back, and the account.
@@ -252,8 +305,10 @@ impl Generation {
             End::Length => (None, FinishReason::Length),
             End::Aborted => (None, FinishReason::Aborted),
         };
-        if let Some(tokens) = self.output.finish(stop.as_ref()) {
-            self.emit(Event::Tokens(tokens));
+        match self.output.finish(stop.as_ref()) {
+            Ok(Some(tokens)) => self.emit(Event::Tokens(tokens)),
+            Ok(None) => {}
+            Err(error) => return self.emit(Event::Failed(error)),
         }
         let mut info = v1::FinishInfo {
             finish_reason: reason.into(),
@@ -282,8 +337,15 @@ impl Generation {
             passes => decoded.saturating_sub(1) as f64 / passes as f64,
         };
         report.verify_seconds = self.verify_time.as_secs_f64();
-        let speculation = self.request.draft.as_ref().and_then(|draft| draft.open.speculation.as_ref());
-        report.policy = speculation.map_or_else(|| "off".to_owned(), |speculation| speculation.policy.clone());
+        let speculation = self
+            .request
+            .draft
+            .as_ref()
+            .and_then(|draft| draft.open.speculation.as_ref());
+        report.policy = speculation.map_or_else(
+            || "off".to_owned(),
+            |speculation| speculation.policy.clone(),
+        );
         report
     }
 
@@ -312,9 +374,17 @@ pub(super) enum End {
 pub(super) fn token_logprobs(logits: &[f32], token: u32, top: usize) -> Result<v1::TokenLogprobs> {
     let found = sampling::logprobs(logits, token, top)?;
     let chosen = logits[token as usize];
-    let better = |(id, &logit): (usize, &f32)| logit > chosen || (logit == chosen && (id as u32) < token);
-    let rank = 1 + logits.iter().enumerate().filter(|&entry| better(entry)).count();
-    let top = found.top.iter().map(|entry| v1::TopLogprob { token_id: entry.id, logprob: entry.logprob as f32 });
+    let better =
+        |(id, &logit): (usize, &f32)| logit > chosen || (logit == chosen && (id as u32) < token);
+    let rank = 1 + logits
+        .iter()
+        .enumerate()
+        .filter(|&entry| better(entry))
+        .count();
+    let top = found.top.iter().map(|entry| v1::TopLogprob {
+        token_id: entry.id,
+        logprob: entry.logprob as f32,
+    });
     Ok(v1::TokenLogprobs {
         token_id: token,
         logprob: found.chosen.logprob as f32,

@@ -58,7 +58,7 @@ impl Output {
             next_index: 0,
         };
         for &token in resumed {
-            output.push(token, None);
+            output.push(token, None)?;
             output.take();
         }
         output.held.clear();
@@ -67,18 +67,31 @@ impl Output {
     }
 
     /// Takes one committed token; says whether it ends the generation.
-    pub(crate) fn push(&mut self, token: u32, logprobs: Option<v1::TokenLogprobs>) -> Option<Stop> {
-        self.held.push_back(Held { token, logprobs, text_end: None });
+    pub(crate) fn push(
+        &mut self,
+        token: u32,
+        logprobs: Option<v1::TokenLogprobs>,
+    ) -> Result<Option<Stop>> {
+        self.held.push_back(Held {
+            token,
+            logprobs,
+            text_end: None,
+        });
         if self.rules.token_ids.contains(&token) {
-            return Some(Stop::Token(token));
+            return Ok(Some(Stop::Token(token)));
         }
-        let piece = self.text.as_mut().map(|text| text.push(token)).unwrap_or_default();
+        let piece = self
+            .text
+            .as_mut()
+            .map_or_else(|| Ok(String::new()), |text| text.push(token))?;
         let hit = self.feed(&piece);
         if !self.text.as_ref().is_some_and(TextStream::is_pending) {
             let produced = self.produced;
-            self.held.iter_mut().for_each(|held| _ = held.text_end.get_or_insert(produced));
+            self.held
+                .iter_mut()
+                .for_each(|held| _ = held.text_end.get_or_insert(produced));
         }
-        hit.map(|hit| Stop::String(self.rules.strings[hit.index].clone()))
+        Ok(hit.map(|hit| Stop::String(self.rules.strings[hit.index].clone())))
     }
 
     fn feed(&mut self, piece: &str) -> Option<StopHit> {
@@ -102,23 +115,37 @@ impl Output {
     }
 
     /// Everything that was held back, at the end of a generation that `stop` ended (or its length did).
-    pub(crate) fn finish(&mut self, stop: Option<&Stop>) -> Option<v1::Tokens> {
+    pub(crate) fn finish(&mut self, stop: Option<&Stop>) -> Result<Option<v1::Tokens>> {
         if !matches!(stop, Some(Stop::String(_))) {
-            let rest = self.text.as_mut().map(TextStream::flush).unwrap_or_default();
+            let rest = self
+                .text
+                .as_mut()
+                .map_or_else(|| Ok(String::new()), TextStream::flush)?;
             let hit = self.feed(&rest);
             if hit.is_none() {
                 self.released.push_str(&self.matcher.flush());
             }
         }
         let text = std::mem::take(&mut self.released);
-        (!self.held.is_empty() || !text.is_empty()).then(|| self.message(self.held.len(), text))
+        Ok(
+            (!self.held.is_empty() || !text.is_empty())
+                .then(|| self.message(self.held.len(), text)),
+        )
     }
 
     fn message(&mut self, count: usize, text: String) -> v1::Tokens {
         let first_index = self.next_index as u32;
         self.next_index += count;
-        let (token_ids, logprobs): (Vec<_>, Vec<_>) =
-            self.held.drain(..count).map(|held| (held.token, held.logprobs)).unzip();
-        v1::Tokens { first_index, token_ids, text, logprobs: logprobs.into_iter().flatten().collect() }
+        let (token_ids, logprobs): (Vec<_>, Vec<_>) = self
+            .held
+            .drain(..count)
+            .map(|held| (held.token, held.logprobs))
+            .unzip();
+        v1::Tokens {
+            first_index,
+            token_ids,
+            text,
+            logprobs: logprobs.into_iter().flatten().collect(),
+        }
     }
 }

@@ -8,15 +8,14 @@ use super::{
     request::{Event, GenerateRequest, ScoreRequest},
     scoring::Scoring,
 };
-use crate::{
-    Error, Result,
-    drafters::LinkEvent,
-    session::{Effect, RoundHints},
-};
-use dssd_common::{model::Span, sampling::Scratch};
+use crate::{Error, Result, drafters::LinkEvent, session::RoundHints};
+use dssd_common::{model::Span, sampling::Scratch, tokenizer::TextStream};
 use dssd_proto::v1;
 use std::{
-    sync::mpsc::{Receiver, RecvTimeoutError},
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError},
+    },
     time::{Duration, Instant},
 };
 use tokio_util::sync::CancellationToken;
@@ -57,7 +56,11 @@ struct Batch {
 
 impl Batch {
     fn rows(&self) -> usize {
-        self.work.iter().map(|(_, work)| work.tokens.len()).sum::<usize>() + self.scoring.len()
+        self.work
+            .iter()
+            .map(|(_, work)| work.tokens.len())
+            .sum::<usize>()
+            + self.scoring.len()
     }
 }
 
@@ -110,7 +113,10 @@ impl Scheduler {
                 Err(RecvTimeoutError::Disconnected) => return false,
             },
         };
-        first.into_iter().chain(inbox.try_iter()).all(|command| self.handle_command(command))
+        first
+            .into_iter()
+            .chain(inbox.try_iter())
+            .all(|command| self.handle_command(command))
     }
 
     fn handle_command(&mut self, command: Command) -> bool {
@@ -123,7 +129,10 @@ impl Scheduler {
             }
             Command::Score(request) => self.admit_scoring(request),
             Command::Abort(request_id) => {
-                let found = self.generations.iter().position(|g| g.request.request_id == request_id);
+                let found = self
+                    .generations
+                    .iter()
+                    .position(|g| g.request.request_id == request_id);
                 if let Some(index) = found {
                     self.remove(index).finish(End::Aborted);
                 }
@@ -135,7 +144,11 @@ impl Scheduler {
     }
 
     fn admit(&mut self, request: GenerateRequest) -> Result<()> {
-        if self.generations.iter().any(|g| g.request.request_id == request.request_id) {
+        if self
+            .generations
+            .iter()
+            .any(|g| g.request.request_id == request.request_id)
+        {
             return Err(Error::RequestIdInUse(request.request_id));
         }
         self.check_room()?;
@@ -143,7 +156,11 @@ impl Scheduler {
         let key = GenerationKey(self.next_key);
         self.next_key += 1;
         let vocabulary = self.parts.decoder.vocabulary();
-        let text = self.parts.tokenizer.as_ref().map(|tokenizer| tokenizer.stream());
+        let text = self
+            .parts
+            .tokenizer
+            .as_ref()
+            .map(|tokenizer| TextStream::new(Arc::clone(tokenizer)));
         match Generation::new(key, request, sequence, vocabulary, text) {
             Ok(generation) => self.generations.push(generation),
             Err(error) => {
@@ -156,7 +173,9 @@ impl Scheduler {
     }
 
     fn admit_scoring(&mut self, request: ScoreRequest) {
-        let opened = self.check_room().and_then(|()| Ok(self.parts.kv.open(request.tokens.len())?));
+        let opened = self
+            .check_room()
+            .and_then(|()| Ok(self.parts.kv.open(request.tokens.len())?));
         match opened {
             Ok(sequence) => self.scorings.push(Scoring::new(request, sequence)),
             Err(error) => _ = request.reply.send(Err(error)),
@@ -168,16 +187,32 @@ impl Scheduler {
         if running < self.parts.limits.max_sequences {
             return Ok(());
         }
-        Err(Error::NoRoom(format!("{running} sequences are running, the most that this server takes")))
+        Err(Error::NoRoom(format!(
+            "{running} sequences are running, the most that this server takes"
+        )))
     }
 
     /// Asks for a drafter, if this generation may have one.
     fn attach(&mut self, index: usize) {
-        let Self { parts, generations, handle, .. } = self;
+        let Self {
+            parts,
+            generations,
+            handle,
+            ..
+        } = self;
         let generation = &mut generations[index];
-        let Some(drafters) = parts.drafters.as_ref().filter(|_| generation.request.draft.is_some()) else { return };
+        let Some(drafters) = parts
+            .drafters
+            .as_ref()
+            .filter(|_| generation.request.draft.is_some())
+        else {
+            return;
+        };
         generation.attempts += 1;
-        let key = LinkKey { generation: generation.key, attempt: generation.attempts };
+        let key = LinkKey {
+            generation: generation.key,
+            attempt: generation.attempts,
+        };
         let end = CancellationToken::new();
         drafters.attach(handle.clone(), key, end.clone());
         generation.link = Some(Link::new(key, end));
@@ -185,7 +220,9 @@ impl Scheduler {
 
     fn on_link(&mut self, key: LinkKey, event: LinkEvent) {
         let current = |g: &Generation| g.link.as_ref().is_some_and(|link| link.key == key);
-        let Some(index) = self.generations.iter().position(current) else { return };
+        let Some(index) = self.generations.iter().position(current) else {
+            return;
+        };
         let now = self.now();
         let generation = &mut self.generations[index];
         match event {
@@ -198,9 +235,9 @@ impl Scheduler {
                 self.send(index, open);
             }
             LinkEvent::Message(message) => match generation.session.on_message(message, now) {
-                None => {}
-                Some(Effect::Send(message)) => self.send(index, message),
-                Some(Effect::Reset(nonsense)) => {
+                Ok(None) => {}
+                Ok(Some(message)) => self.send(index, message),
+                Err(nonsense) => {
                     let address = generation.link.as_ref().and_then(|link| link.address);
                     if let (Some(drafters), Some(address)) = (&self.parts.drafters, address) {
                         drafters.exclude(address, &nonsense.to_string());
@@ -218,7 +255,13 @@ impl Scheduler {
     /// Sends a message to the drafter; one that takes none is lost.
     fn send(&mut self, index: usize, message: v1::VerifierMessage) {
         let generation = &mut self.generations[index];
-        let Some(sender) = generation.link.as_ref().and_then(|link| link.sender.as_ref()) else { return };
+        let Some(sender) = generation
+            .link
+            .as_ref()
+            .and_then(|link| link.sender.as_ref())
+        else {
+            return;
+        };
         if sender.try_send(message).is_err() {
             generation.session.on_lost();
             self.attach(index);
@@ -227,7 +270,10 @@ impl Scheduler {
 
     fn load(&self) -> v1::GetLoadResponse {
         let usage = self.parts.kv.usage();
-        let step = self.cost.expect(self.generations.len().max(1)).unwrap_or(0.0);
+        let step = self
+            .cost
+            .expect(self.generations.len().max(1))
+            .unwrap_or(0.0);
         v1::GetLoadResponse {
             running: (self.generations.len() + self.scorings.len()) as u32,
             waiting: 0,
@@ -246,7 +292,8 @@ impl Scheduler {
             if request.events.is_closed() {
                 self.remove(index);
             } else if expired(request.deadline) {
-                self.remove(index).emit(Event::Failed(Error::DeadlineExceeded));
+                self.remove(index)
+                    .emit(Event::Failed(Error::DeadlineExceeded));
             }
         }
         for index in (0..self.scorings.len()).rev() {
@@ -299,7 +346,9 @@ impl Scheduler {
                     budget -= work.tokens.len();
                     batch.work.push((index, work));
                 }
-                Turn::Wait(until) => wait = Some(wait.map_or(until, |earliest| earliest.min(until))),
+                Turn::Wait(until) => {
+                    wait = Some(wait.map_or(until, |earliest| earliest.min(until)))
+                }
             }
         }
         if let Some(scoring) = self.scorings.first() {
@@ -310,19 +359,34 @@ impl Scheduler {
 
     /// Computes a batch; afterwards `self.logits` are those of the rows that need them, in order.
     fn pass(&mut self, batch: &Batch) -> Result<Duration> {
-        let Self { parts, generations, scorings, hidden, logits, .. } = self;
+        let Self {
+            parts,
+            generations,
+            scorings,
+            hidden,
+            logits,
+            ..
+        } = self;
         let begun = Instant::now();
         let mut spans: Vec<Span<'_>> = Vec::with_capacity(batch.work.len() + 1);
         let mut needed = Vec::with_capacity(batch.work.len() + 1);
         for (index, work) in &batch.work {
             let sequence = generations[*index].sequence;
             let end = parts.kv.len(sequence, 0) + work.tokens.len();
-            spans.push(Span { sequence, end, tokens: &work.tokens });
+            spans.push(Span {
+                sequence,
+                end,
+                tokens: &work.tokens,
+            });
             needed.push(work.logits_rows());
         }
         if let Some(scoring) = scorings.first().filter(|_| !batch.scoring.is_empty()) {
             let end = parts.kv.len(scoring.sequence, 0) + batch.scoring.len();
-            spans.push(Span { sequence: scoring.sequence, end, tokens: &batch.scoring });
+            spans.push(Span {
+                sequence: scoring.sequence,
+                end,
+                tokens: &batch.scoring,
+            });
             needed.push(batch.scoring.len());
         }
         let width = parts.decoder.config().hidden;
@@ -348,7 +412,11 @@ impl Scheduler {
         for (index, work) in &batch.work {
             let (own, others) = rest.split_at(work.logits_rows() * vocabulary);
             rest = others;
-            let pass = PassResult { logits: own, vocabulary, seconds };
+            let pass = PassResult {
+                logits: own,
+                vocabulary,
+                seconds,
+            };
             if let Some(end) = self.deliver_one(*index, work, &pass) {
                 ended.push((*index, end));
             }
@@ -367,11 +435,21 @@ impl Scheduler {
         }
     }
 
-    fn deliver_one(&mut self, index: usize, work: &Work, pass: &PassResult<'_>) -> Option<Result<End>> {
+    fn deliver_one(
+        &mut self,
+        index: usize,
+        work: &Work,
+        pass: &PassResult<'_>,
+    ) -> Option<Result<End>> {
         if matches!(work.kind, WorkKind::Prefill) {
             return None;
         }
-        let Self { parts, generations, scratch, .. } = self;
+        let Self {
+            parts,
+            generations,
+            scratch,
+            ..
+        } = self;
         let generation = &mut generations[index];
         let outcome = match generation.finish_pass(work, pass, &mut parts.kv, scratch) {
             Ok(outcome) => outcome,
@@ -393,8 +471,16 @@ impl Scheduler {
 
     fn hints(&self, index: usize) -> RoundHints {
         let generation = &self.generations[index];
-        let Some(draft) = generation.request.draft.as_ref().filter(|_| generation.session.is_attached()) else {
-            return RoundHints { remaining: generation.remaining(), ..RoundHints::default() };
+        let Some(draft) = generation
+            .request
+            .draft
+            .as_ref()
+            .filter(|_| generation.session.is_attached())
+        else {
+            return RoundHints {
+                remaining: generation.remaining(),
+                ..RoundHints::default()
+            };
         };
         let longest = draft.max_draft_tokens;
         let rows = self.generations.len();
@@ -412,7 +498,9 @@ impl Scheduler {
     }
 
     fn deliver_scores(&mut self, rows: &[u32], logits: &[f32], vocabulary: usize) {
-        let Some(scoring) = self.scorings.first_mut() else { return };
+        let Some(scoring) = self.scorings.first_mut() else {
+            return;
+        };
         let start = self.parts.kv.len(scoring.sequence, 0) - rows.len();
         match scoring.take(start, logits, vocabulary) {
             Ok(false) => {}
@@ -428,7 +516,8 @@ impl Scheduler {
         let mut indices: Vec<usize> = batch.work.iter().map(|(index, _)| *index).collect();
         indices.sort_unstable_by(|a, b| b.cmp(a));
         for index in indices {
-            self.remove(index).emit(Event::Failed(Error::internal("the model pass", &text)));
+            self.remove(index)
+                .emit(Event::Failed(Error::internal("the model pass", &text)));
         }
         if !batch.scoring.is_empty() {
             self.finish_scoring(0, Err(Error::internal("the model pass", &text)));

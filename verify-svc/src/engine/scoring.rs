@@ -17,7 +17,11 @@ pub(super) struct Scoring {
 
 impl Scoring {
     pub(super) fn new(request: ScoreRequest, sequence: SequenceId) -> Self {
-        Self { request, sequence, scored: Vec::new() }
+        Self {
+            request,
+            sequence,
+            scored: Vec::new(),
+        }
     }
 
     /// Tokens of the next rows, at most `budget`. The last token needs no row.
@@ -33,7 +37,8 @@ impl Scoring {
             let index = start + row + 1;
             if index >= self.request.first_index {
                 let token = self.request.tokens[index];
-                self.scored.push(token_logprobs(logits, token, self.request.top)?);
+                self.scored
+                    .push(token_logprobs(logits, token, self.request.top)?);
             }
         }
         Ok(self.request.first_index + self.scored.len() == self.request.tokens.len())

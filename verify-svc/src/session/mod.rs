@@ -15,8 +15,8 @@ mod stream;
 use std::time::Duration;
 
 use dssd_proto::v1::{
-    DraftStopReason, DraftedToken, DrafterMessage, Open, PlainReason, Speculation, SpeculationMode, VerifierMessage,
-    drafter_message::Message,
+    DraftStopReason, DraftedToken, DrafterMessage, Open, PlainReason, Speculation, SpeculationMode,
+    VerifierMessage, drafter_message::Message,
 };
 
 use back_off::BackOff;
@@ -239,7 +239,11 @@ impl VerifySession {
         if let Some(proposal) = &request.proposal {
             return match &proposal.tokens[..] {
                 [] => Next::Plain(PlainReason::EmptyProposal),
-                tokens => Next::Verify { epoch, tokens: tokens.to_vec(), stop_reason: proposal.stop_reason() },
+                tokens => Next::Verify {
+                    epoch,
+                    tokens: tokens.to_vec(),
+                    stop_reason: proposal.stop_reason(),
+                },
             };
         }
         if now < request.deadline {
