@@ -74,7 +74,12 @@ pub(super) fn by_rank(values: &[f64]) -> impl Fn(&u32, &u32) -> Ordering {
 /// order in which all weights are added; the prefix is added by rank.
 fn keep_nucleus(values: &[f64], maximum: f64, top_p: f64, kept: &mut Vec<u32>) {
     let weight = |id: u32| exp(values[id as usize] - maximum);
-    let target = top_p * kept.iter().map(|&id| weight(id)).sum::<f64>();
+    let all = kept.iter().map(|&id| weight(id)).sum::<f64>();
+    let target = top_p * all;
+    // All ids below this distance have together less than half of the weight that may be dropped, so the prefix ends
+    // before them, whatever the rounding of the sums; they need no sorting.
+    let distance = ln((1.0 - top_p) * all / (2.0 * kept.len() as f64));
+    kept.retain(|&id| values[id as usize] - maximum >= distance);
     let (mut sorted, mut part, mut reached) = (0, NUCLEUS_START, 0.0);
     while sorted < kept.len() {
         let rest = &mut kept[sorted..];

@@ -138,6 +138,29 @@ fn the_law_of_a_larger_vocabulary() {
     assert_law(&counts, &softmax(&widened(&logits), f64::from(0.9f32)));
 }
 
+/// Many ids far below the best one: whole blocks of them are passed over, but not too many.
+#[test]
+fn the_law_of_a_leader_and_a_crowd() {
+    const CROWD: usize = 4_096;
+    let mut logits = vec![0.0; CROWD];
+    logits[11] = 8.5;
+    let params = SamplingParams {
+        temperature: 1.0,
+        seed: 12,
+        ..SamplingParams::default()
+    };
+    let counts = counts_along(
+        &sampler(params, CROWD),
+        &logits,
+        History::default(),
+        0,
+        10_000,
+    );
+    let leader = softmax(&widened(&logits), 1.0)[11];
+    let crowd = counts.iter().sum::<u64>() - counts[11];
+    assert_law(&[counts[11], crowd], &[leader, 1.0 - leader]);
+}
+
 /// The χ² test is able to see a temperature that is one part in a hundred off.
 #[test]
 fn a_slightly_wrong_law_is_noticed() {

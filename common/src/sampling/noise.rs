@@ -40,7 +40,12 @@ impl Noise {
     /// greater its value, the less work.
     pub(super) fn argmax_all(self, values: &[f64], leader: u32, index: u64) -> u32 {
         let mut race = self.race(values, leader, index);
+        let greatest = gumbel_bound((1 << BITS) - 1);
         for (block, first) in values.chunks(LANES).zip((0u32..).step_by(LANES)) {
+            // Ids far below the leader, most of a real row, are not even drawn for.
+            if block.iter().all(|value| value + greatest < race.score) {
+                continue;
+            }
             let draws = self.draws::<LANES>(std::array::from_fn(|i| first + i as u32), index);
             for ((&value, draw), id) in block.iter().zip(draws).zip(first..) {
                 race.enter(id, value, draw);
