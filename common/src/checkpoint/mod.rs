@@ -69,7 +69,8 @@ impl Checkpoint {
         let layers_held = match &parent {
             Some(manifest) => {
                 manifest.check_config(dir, &config)?;
-                leading_layers(&config, &weights)
+                // At least the first, so that its tensors are missed where there are none.
+                leading_layers(&config, &weights).max(1)
             }
             None => config.layers,
         };

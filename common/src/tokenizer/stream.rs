@@ -77,15 +77,12 @@ impl TextStream {
         piece
     }
 
-    /// Drops the context, unless the rest would then stand at the beginning of a text: what has
-    /// no text of its own there (a space that is dropped) cannot serve as context.
+    /// Makes the newest finished tokens the context of the next ones. One token with a
+    /// character of its own is context enough: a leading space is dropped from it, if anywhere.
     fn finish_piece(&mut self) -> Result<()> {
-        let text = self.tokenizer.decode(&self.window[self.context..])?;
-        if !text.is_empty() {
-            self.window.drain(..self.context);
-            self.given = text.len();
-        }
+        self.window.drain(..self.context);
         self.context = self.window.len();
+        self.given = self.tokenizer.decode(&self.window)?.len();
         Ok(())
     }
 }

@@ -10,7 +10,7 @@ use dssd_common::checkpoint::{Checkpoint, random_checkpoint};
 use dssd_common::kernels::WeightType;
 use serde_json::json;
 
-use crate::support::{copy, demo, edit, read_json, tensors};
+use crate::support::{copy, demo, edit, read_json, refusal, tensors};
 
 const CACHE: &str = ".dssd-hash.json";
 
@@ -145,8 +145,20 @@ fn a_split_with_other_weights_is_refused() {
         &split.join("config.json"),
         json!({ "max_position_embeddings": 128 }),
     );
-    let error = crate::support::refusal(&split);
+    let error = refusal(&split);
     assert!(error.contains("dssd-manifest.json"), "{error}");
+    // Without its manifest a split is a checkpoint with layers missing.
+    let split = dir.path().join("bare");
+    Checkpoint::open(dir.path())
+        .unwrap()
+        .save_split(&split, 2)
+        .unwrap();
+    fs::remove_file(split.join("dssd-manifest.json")).unwrap();
+    let error = refusal(&split);
+    assert!(
+        error.contains("gpt_neox.layers.2.") && error.contains("missing"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -11,5 +11,6 @@ mod damage;
 mod fingerprint;
 mod heads;
 mod models;
+mod published;
 mod support;
 mod text;
