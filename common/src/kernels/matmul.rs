@@ -3,6 +3,8 @@
 //! `out[r, j] = Σ_i x[r, i] · w[j, i]`, lane `i mod 16`, in order of `i`, one tree at the end. A
 //! tile of rows × outputs keeps all its sums in registers; tiles of any size give the same bits.
 
+use std::{array, ops::Range};
+
 use super::{
     isa::Isa,
     matrix::Weights,
@@ -13,8 +15,16 @@ use super::{
 /// Weights that a thread claims at a time: they stay in its second-level cache while all rows of
 /// `x` pass over them.
 const CHUNK_BYTES: usize = 256 << 10;
-/// A multiple of every tile height, so that only a matrix's last chunk has left-over outputs.
-const CHUNK_MULTIPLE: usize = 24;
+/// Outputs whose lanes are carried from block to block of the sum. A multiple of every tile
+/// height, so that only a matrix's last panel has left-over outputs.
+const PANEL: usize = 24;
+/// Rows of the highest tile.
+const MAX_ROWS: usize = 8;
+/// Inputs of a tile's rows that stay in the first-level cache while a panel passes: a block.
+const X_BYTES: usize = 16 << 10;
+
+/// Lanes of the sums of a panel, between two blocks.
+type Carried = [[f32; LANES]; PANEL * MAX_ROWS];
 
 /// One product: `x` `[m, k]`, weights `[n, k]`, `out` `[m, n]`, all dense.
 pub(crate) struct Product<'a> {
@@ -60,11 +70,8 @@ impl Product<'_> {
             first: 0,
             last: n,
         };
-        let size = (CHUNK_BYTES / (k * size_of::<W>())).next_multiple_of(CHUNK_MULTIPLE);
-        let size = size.min(
-            n.div_ceil(4 * pool.threads())
-                .next_multiple_of(CHUNK_MULTIPLE),
-        );
+        let size = (CHUNK_BYTES / (k * size_of::<W>())).next_multiple_of(PANEL);
+        let size = size.min(n.div_ceil(4 * pool.threads()).next_multiple_of(PANEL));
         pool.run(n.div_ceil(size), &|index| {
             let first = index * size;
             isa.run(Chunk {
@@ -102,9 +109,10 @@ impl<W: Weight> Task for Chunk<'_, W> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
+        let mut carried = [[0.0; LANES]; PANEL * MAX_ROWS];
         let mut row = 0;
         while row < self.m {
-            row += self.rows(s, row);
+            row += self.rows(s, row, &mut carried);
         }
     }
 }
@@ -113,87 +121,173 @@ impl<W: Weight> Chunk<'_, W> {
     /// Runs the rows from `row` on that fit one tile, and returns how many they are. Tiles are
     /// rows × outputs with at most [`Simd::ACCUMULATORS`] sums.
     #[inline(always)]
-    fn rows<S: Simd>(&self, s: S, row: usize) -> usize {
+    fn rows<S: Simd>(&self, s: S, row: usize, carried: &mut Carried) -> usize {
         let left = self.m - row;
         if S::ACCUMULATORS >= 24 {
             match left {
-                1 => self.tiles::<S, 1, 4>(s, row),
-                2 => self.tiles::<S, 2, 6>(s, row),
-                3 => self.tiles::<S, 3, 6>(s, row),
-                4 => self.tiles::<S, 4, 6>(s, row),
-                5 => self.tiles::<S, 5, 4>(s, row),
-                6 => self.tiles::<S, 6, 4>(s, row),
-                7 => self.tiles::<S, 7, 3>(s, row),
-                _ => self.tiles::<S, 8, 3>(s, row),
+                1 => self.tiles::<S, 1, 4>(s, row, carried),
+                2 => self.tiles::<S, 2, 6>(s, row, carried),
+                3 => self.tiles::<S, 3, 6>(s, row, carried),
+                4 => self.tiles::<S, 4, 6>(s, row, carried),
+                5 => self.tiles::<S, 5, 4>(s, row, carried),
+                6 => self.tiles::<S, 6, 4>(s, row, carried),
+                7 => self.tiles::<S, 7, 3>(s, row, carried),
+                _ => self.tiles::<S, 8, 3>(s, row, carried),
             }
         } else {
             match left {
-                1 => self.tiles::<S, 1, 4>(s, row),
-                2 => self.tiles::<S, 2, 2>(s, row),
-                3 => self.tiles::<S, 3, 1>(s, row),
-                _ => self.tiles::<S, 4, 1>(s, row),
+                1 => self.tiles::<S, 1, 4>(s, row, carried),
+                2 => self.tiles::<S, 2, 2>(s, row, carried),
+                3 => self.tiles::<S, 3, 1>(s, row, carried),
+                _ => self.tiles::<S, 4, 1>(s, row, carried),
             }
         }
     }
 
+    /// All outputs of the chunk for rows `row..row + M`, by tiles of N outputs.
     #[inline(always)]
-    fn tiles<S: Simd, const M: usize, const N: usize>(&self, s: S, row: usize) -> usize {
+    fn tiles<S: Simd, const M: usize, const N: usize>(
+        &self,
+        s: S,
+        row: usize,
+        carried: &mut Carried,
+    ) -> usize {
         let mut output = self.first;
-        while output + N <= self.last {
-            self.tile::<S, M, N>(s, row, output);
-            output += N;
-        }
         while output < self.last {
-            self.tile::<S, M, 1>(s, row, output);
-            output += 1;
+            let outputs = PANEL.min(self.last - output);
+            let in_tiles = outputs - outputs % N;
+            self.panel::<S, M, N>(s, row, output..output + in_tiles, carried);
+            self.panel::<S, M, 1>(s, row, output + in_tiles..output + outputs, carried);
+            output += outputs;
         }
         M
     }
 
-    /// Rows `row..row + M` times outputs `output..output + N`.
+    /// At most [`PANEL`] outputs for M rows, block by block of the inputs.
     #[inline(always)]
-    fn tile<S: Simd, const M: usize, const N: usize>(&self, s: S, row: usize, output: usize) {
-        let k = self.k;
-        let x: [&[f32]; M] = std::array::from_fn(|r| &self.x[(row + r) * k..][..k]);
-        let w: [&[W]; N] = std::array::from_fn(|j| &self.weights[(output + j) * k..][..k]);
-        let mut sums = [[s.splat(0.0); N]; M];
-        let whole = k - k % LANES;
-        let mut i = 0;
-        while i < whole {
-            let mut lanes = [s.splat(0.0); N];
-            for j in 0..N {
-                // SAFETY: i + 16 ≤ k, the length of the row.
-                let p = unsafe { w[j].as_ptr().add(i) };
-                // The same place of the next tile: hardware prefetch stops at page borders.
-                s.prefetch(p.wrapping_add(N * k));
-                // SAFETY: as above.
-                lanes[j] = W::load(s, unsafe { &*p.cast::<[W; LANES]>() });
-            }
-            for r in 0..M {
-                // SAFETY: i + 16 ≤ k, the length of the row.
-                let v = s.load(unsafe { &*x[r].as_ptr().add(i).cast::<[f32; LANES]>() });
-                for j in 0..N {
-                    sums[r][j] = s.fma(v, lanes[j], sums[r][j]);
-                }
-            }
-            i += LANES;
-        }
-        if whole < k {
-            for r in 0..M {
-                let v = s.read(&x[r][whole..]);
-                for j in 0..N {
-                    sums[r][j] = s.fma(v, s.read(&w[j][whole..]), sums[r][j]);
-                }
-            }
-        }
-        for (r, sums) in sums.iter().enumerate() {
-            let start = (row + r) * self.n + output;
-            // SAFETY: in bounds of [m, n], and only this chunk writes these outputs.
-            let out = unsafe { self.out.slice(start..start + N) };
-            for (j, (out, &sum)) in out.iter_mut().zip(sums).enumerate() {
-                let sum = s.sum(sum);
-                *out = self.bias.map_or(sum, |bias| sum + bias[output + j]);
+    fn panel<S: Simd, const M: usize, const N: usize>(
+        &self,
+        s: S,
+        row: usize,
+        outputs: Range<usize>,
+        carried: &mut Carried,
+    ) {
+        let block = X_BYTES / (M * size_of::<f32>()) / LANES * LANES;
+        for start in (0..self.k).step_by(block) {
+            let inputs = start..self.k.min(start + block);
+            let (rows_of_lanes, _) = carried.as_chunks_mut::<N>();
+            let (lanes, _) = rows_of_lanes.as_chunks_mut::<M>();
+            for (output, lanes) in outputs.clone().step_by(N).zip(lanes) {
+                self.tile(s, (row, output), inputs.clone(), lanes);
             }
         }
     }
+
+    /// Adds the products of `inputs` to the lanes of M rows × N outputs from `(row, output)` on;
+    /// the lanes come from and go to `carried`, or, after the last input, to the output.
+    #[inline(always)]
+    fn tile<S: Simd, const M: usize, const N: usize>(
+        &self,
+        s: S,
+        (row, output): (usize, usize),
+        inputs: Range<usize>,
+        carried: &mut [[[f32; LANES]; N]; M],
+    ) {
+        let mut sums = [[s.splat(0.0); N]; M];
+        if inputs.start > 0 {
+            for r in 0..M {
+                for j in 0..N {
+                    sums[r][j] = s.load(&carried[r][j]);
+                }
+            }
+        }
+        let k = self.k;
+        let x: [&[f32]; M] = array::from_fn(|r| &self.x[(row + r) * k..][..k]);
+        let w: [&[W]; N] = array::from_fn(|j| &self.weights[(output + j) * k..][..k]);
+        let whole = inputs.end - inputs.len() % LANES;
+        let mut i = inputs.start;
+        while i < whole {
+            // SAFETY: i + 16 ≤ k, the length of all these rows.
+            let x = x.map(|row| unsafe { &*row.as_ptr().add(i).cast() });
+            // SAFETY: as above.
+            let w = w.map(|row| unsafe { &*row.as_ptr().add(i).cast::<[W; LANES]>() });
+            for w in w {
+                // The same place of the next tile: hardware prefetch stops at page borders.
+                s.prefetch(w.as_ptr().wrapping_add(N * k));
+            }
+            step(s, x, w, &mut sums);
+            i += LANES;
+        }
+        if whole < inputs.end {
+            let (x, w) = (
+                x.map(|row| pad(&row[whole..])),
+                w.map(|row| pad(&row[whole..])),
+            );
+            step(s, x.each_ref(), w.each_ref(), &mut sums);
+        }
+        if inputs.end < k {
+            for r in 0..M {
+                for j in 0..N {
+                    s.store(&mut carried[r][j], sums[r][j]);
+                }
+            }
+            return;
+        }
+        let mut totals = [[0.0; N]; M];
+        for r in 0..M {
+            for j in 0..N {
+                totals[r][j] = s.sum(sums[r][j]);
+            }
+        }
+        for (r, totals) in totals.iter().enumerate() {
+            let start = (row + r) * self.n + output;
+            // SAFETY: in bounds of [m, n], and only this chunk writes these outputs.
+            unsafe { self.out.slice(start..start + N) }.copy_from_slice(totals);
+        }
+        if let Some(bias) = self.bias {
+            self.add_bias::<M, N>(&bias[output..][..N], (row, output));
+        }
+    }
+
+    fn add_bias<const M: usize, const N: usize>(
+        &self,
+        bias: &[f32],
+        (row, output): (usize, usize),
+    ) {
+        for r in row..row + M {
+            let start = r * self.n + output;
+            // SAFETY: in bounds of [m, n], and only this chunk writes these outputs.
+            let out = unsafe { self.out.slice(start..start + N) };
+            for (out, bias) in out.iter_mut().zip(bias) {
+                *out += bias;
+            }
+        }
+    }
+}
+
+/// Sixteen inputs of M rows times those of N outputs.
+#[inline(always)]
+fn step<S: Simd, W: Weight, const M: usize, const N: usize>(
+    s: S,
+    x: [&[f32; LANES]; M],
+    w: [&[W; LANES]; N],
+    sums: &mut [[S::V; N]; M],
+) {
+    let mut weights = [s.splat(0.0); N];
+    for j in 0..N {
+        weights[j] = W::load(s, w[j]);
+    }
+    for r in 0..M {
+        let x = s.load(x[r]);
+        for j in 0..N {
+            sums[r][j] = s.fma(x, weights[j], sums[r][j]);
+        }
+    }
+}
+
+/// Fewer than 16 inputs, filled up with zeros.
+fn pad<W: Weight>(tail: &[W]) -> [W; LANES] {
+    let mut padded = [W::ZERO; LANES];
+    padded[..tail.len()].copy_from_slice(tail);
+    padded
 }
