@@ -132,7 +132,9 @@ impl<W: Weight> Chunk<'_, W> {
                 5 => self.tiles::<S, 5, 4>(s, row, carried),
                 6 => self.tiles::<S, 6, 4>(s, row, carried),
                 7 => self.tiles::<S, 7, 3>(s, row, carried),
-                _ => self.tiles::<S, 8, 3>(s, row, carried),
+                8 => self.tiles::<S, 8, 3>(s, row, carried),
+                // Many rows run from the caches: a squarer tile reads less.
+                _ => self.tiles::<S, 4, 6>(s, row, carried),
             }
         } else {
             match left {
