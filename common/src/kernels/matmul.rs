@@ -3,7 +3,7 @@
 //! `out[r, j] = Σ_i x[r, i] · w[j, i]`, lane `i mod 16`, in order of `i`, one tree at the end. A
 //! tile of rows × outputs keeps all its sums in registers; tiles of any size give the same bits.
 
-use std::{array, ops::Range};
+use std::array;
 
 use super::{
     isa::Isa,
@@ -15,16 +15,8 @@ use super::{
 /// Weights that a thread claims at a time: they stay in its second-level cache while all rows of
 /// `x` pass over them.
 const CHUNK_BYTES: usize = 256 << 10;
-/// Outputs whose lanes are carried from block to block of the sum. A multiple of every tile
-/// height, so that only a matrix's last panel has left-over outputs.
-const PANEL: usize = 24;
-/// Rows of the highest tile.
-const MAX_ROWS: usize = 8;
-/// Inputs of a tile's rows that stay in the first-level cache while a panel passes: a block.
-const X_BYTES: usize = 16 << 10;
-
-/// Lanes of the sums of a panel, between two blocks.
-type Carried = [[f32; LANES]; PANEL * MAX_ROWS];
+/// A multiple of every tile height, so that only a matrix's last chunk has left-over outputs.
+const CHUNK_MULTIPLE: usize = 24;
 
 /// One product: `x` `[m, k]`, weights `[n, k]`, `out` `[m, n]`, all dense.
 pub(crate) struct Product<'a> {
@@ -70,8 +62,11 @@ impl Product<'_> {
             first: 0,
             last: n,
         };
-        let size = (CHUNK_BYTES / (k * size_of::<W>())).next_multiple_of(PANEL);
-        let size = size.min(n.div_ceil(4 * pool.threads()).next_multiple_of(PANEL));
+        let size = (CHUNK_BYTES / (k * size_of::<W>())).next_multiple_of(CHUNK_MULTIPLE);
+        let size = size.min(
+            n.div_ceil(4 * pool.threads())
+                .next_multiple_of(CHUNK_MULTIPLE),
+        );
         pool.run(n.div_ceil(size), &|index| {
             let first = index * size;
             isa.run(Chunk {
@@ -109,10 +104,9 @@ impl<W: Weight> Task for Chunk<'_, W> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let mut carried = [[0.0; LANES]; PANEL * MAX_ROWS];
         let mut row = 0;
         while row < self.m {
-            row += self.rows(s, row, &mut carried);
+            row += self.rows(s, row);
         }
     }
 }
@@ -121,93 +115,55 @@ impl<W: Weight> Chunk<'_, W> {
     /// Runs the rows from `row` on that fit one tile, and returns how many they are. Tiles are
     /// rows × outputs with at most [`Simd::ACCUMULATORS`] sums.
     #[inline(always)]
-    fn rows<S: Simd>(&self, s: S, row: usize, carried: &mut Carried) -> usize {
+    fn rows<S: Simd>(&self, s: S, row: usize) -> usize {
         let left = self.m - row;
         if S::ACCUMULATORS >= 24 {
             match left {
-                1 => self.tiles::<S, 1, 4>(s, row, carried),
-                2 => self.tiles::<S, 2, 6>(s, row, carried),
-                3 => self.tiles::<S, 3, 6>(s, row, carried),
-                4 => self.tiles::<S, 4, 6>(s, row, carried),
-                5 => self.tiles::<S, 5, 4>(s, row, carried),
-                6 => self.tiles::<S, 6, 4>(s, row, carried),
-                7 => self.tiles::<S, 7, 3>(s, row, carried),
-                8 => self.tiles::<S, 8, 3>(s, row, carried),
+                1 => self.tiles::<S, 1, 4>(s, row),
+                2 => self.tiles::<S, 2, 6>(s, row),
+                3 => self.tiles::<S, 3, 6>(s, row),
+                4 => self.tiles::<S, 4, 6>(s, row),
+                5 => self.tiles::<S, 5, 4>(s, row),
+                6 => self.tiles::<S, 6, 4>(s, row),
+                7 => self.tiles::<S, 7, 3>(s, row),
+                8 => self.tiles::<S, 8, 3>(s, row),
                 // Many rows run from the caches: a squarer tile reads less.
-                _ => self.tiles::<S, 4, 6>(s, row, carried),
+                _ => self.tiles::<S, 4, 6>(s, row),
             }
         } else {
             match left {
-                1 => self.tiles::<S, 1, 4>(s, row, carried),
-                2 => self.tiles::<S, 2, 2>(s, row, carried),
-                3 => self.tiles::<S, 3, 1>(s, row, carried),
-                _ => self.tiles::<S, 4, 1>(s, row, carried),
+                1 => self.tiles::<S, 1, 4>(s, row),
+                2 => self.tiles::<S, 2, 2>(s, row),
+                3 => self.tiles::<S, 3, 1>(s, row),
+                _ => self.tiles::<S, 4, 1>(s, row),
             }
         }
     }
 
     /// All outputs of the chunk for rows `row..row + M`, by tiles of N outputs.
     #[inline(always)]
-    fn tiles<S: Simd, const M: usize, const N: usize>(
-        &self,
-        s: S,
-        row: usize,
-        carried: &mut Carried,
-    ) -> usize {
+    fn tiles<S: Simd, const M: usize, const N: usize>(&self, s: S, row: usize) -> usize {
         let mut output = self.first;
+        while output + N <= self.last {
+            self.tile::<S, M, N>(s, row, output);
+            output += N;
+        }
         while output < self.last {
-            let outputs = PANEL.min(self.last - output);
-            let in_tiles = outputs - outputs % N;
-            self.panel::<S, M, N>(s, row, output..output + in_tiles, carried);
-            self.panel::<S, M, 1>(s, row, output + in_tiles..output + outputs, carried);
-            output += outputs;
+            self.tile::<S, M, 1>(s, row, output);
+            output += 1;
         }
         M
     }
 
-    /// At most [`PANEL`] outputs for M rows, block by block of the inputs.
+    /// Rows `row..row + M` times outputs `output..output + N`.
     #[inline(always)]
-    fn panel<S: Simd, const M: usize, const N: usize>(
-        &self,
-        s: S,
-        row: usize,
-        outputs: Range<usize>,
-        carried: &mut Carried,
-    ) {
-        let block = X_BYTES / (M * size_of::<f32>()) / LANES * LANES;
-        for start in (0..self.k).step_by(block) {
-            let inputs = start..self.k.min(start + block);
-            let (rows_of_lanes, _) = carried.as_chunks_mut::<N>();
-            let (lanes, _) = rows_of_lanes.as_chunks_mut::<M>();
-            for (output, lanes) in outputs.clone().step_by(N).zip(lanes) {
-                self.tile(s, (row, output), inputs.clone(), lanes);
-            }
-        }
-    }
-
-    /// Adds the products of `inputs` to the lanes of M rows × N outputs from `(row, output)` on;
-    /// the lanes come from and go to `carried`, or, after the last input, to the output.
-    #[inline(always)]
-    fn tile<S: Simd, const M: usize, const N: usize>(
-        &self,
-        s: S,
-        (row, output): (usize, usize),
-        inputs: Range<usize>,
-        carried: &mut [[[f32; LANES]; N]; M],
-    ) {
-        let mut sums = [[s.splat(0.0); N]; M];
-        if inputs.start > 0 {
-            for r in 0..M {
-                for j in 0..N {
-                    sums[r][j] = s.load(&carried[r][j]);
-                }
-            }
-        }
+    fn tile<S: Simd, const M: usize, const N: usize>(&self, s: S, row: usize, output: usize) {
         let k = self.k;
         let x: [&[f32]; M] = array::from_fn(|r| &self.x[(row + r) * k..][..k]);
         let w: [&[W]; N] = array::from_fn(|j| &self.weights[(output + j) * k..][..k]);
-        let whole = inputs.end - inputs.len() % LANES;
-        let mut i = inputs.start;
+        let mut sums = [[s.splat(0.0); N]; M];
+        let whole = k - k % LANES;
+        let mut i = 0;
         while i < whole {
             // SAFETY: i + 16 ≤ k, the length of all these rows.
             let x = x.map(|row| unsafe { &*row.as_ptr().add(i).cast() });
@@ -220,20 +176,12 @@ impl<W: Weight> Chunk<'_, W> {
             step(s, x, w, &mut sums);
             i += LANES;
         }
-        if whole < inputs.end {
+        if whole < k {
             let (x, w) = (
                 x.map(|row| pad(&row[whole..])),
                 w.map(|row| pad(&row[whole..])),
             );
             step(s, x.each_ref(), w.each_ref(), &mut sums);
-        }
-        if inputs.end < k {
-            for r in 0..M {
-                for j in 0..N {
-                    s.store(&mut carried[r][j], sums[r][j]);
-                }
-            }
-            return;
         }
         let mut totals = [[0.0; N]; M];
         for r in 0..M {
