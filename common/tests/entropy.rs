@@ -1,5 +1,7 @@
 //! The laws of the entropy operation, and its equality with the f64 reference.
 
+#![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
+
 use candle_core::{DType, Device, Tensor};
 use dssd_common::{
     entropy::{SUMMARY_COLUMNS, Summary, row_summary, summarize_exactly},

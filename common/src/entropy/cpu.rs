@@ -7,6 +7,7 @@ use crate::kernels::{
     pool::Pool,
     simd::{LANES, Simd, Task, Weight},
 };
+use crate::math;
 
 /// Logits of one part. Part of the definition of the bits: changing it changes results.
 const PART: usize = 2048;
@@ -50,7 +51,7 @@ impl Partial {
             };
         }
         let delta = f64::from(high.top) - f64::from(low.top);
-        let decay = exp_f64(-delta);
+        let decay = math::exp(-delta);
         Self {
             top: high.top,
             argmax: high.argmax,
@@ -64,12 +65,12 @@ impl Partial {
         if !self.top.is_finite() || self.sum.is_nan() {
             return Summary::INVALID;
         }
-        let log_sum = ln(self.sum);
+        let log_sum = math::ln(self.sum);
         let margin = f64::from(self.top) - f64::from(self.second);
         Summary {
             argmax: self.argmax,
             max_probability: (1.0 / self.sum) as f32,
-            margin_probability: ((1.0 - exp_f64(-margin)) / self.sum) as f32,
+            margin_probability: ((1.0 - math::exp(-margin)) / self.sum) as f32,
             margin_logit: margin as f32,
             log_sum_exp: (f64::from(self.top) + log_sum) as f32,
             entropy: (log_sum - self.weighted / self.sum).max(0.0) as f32,
@@ -180,21 +181,4 @@ fn sums<S: Simd, W: Weight>(s: S, logits: &[W], base: f32) -> (f32, f32) {
         weighted = s.fma(difference, e, weighted);
     }
     (s.sum(sum), s.sum(weighted))
-}
-
-fn exp_f64(x: f64) -> f64 {
-    f64::from(exp(crate::kernels::portable::Portable, [x as f32; LANES])[0])
-}
-
-/// ln of a number ≥ 1, from ln(2^e·f) = e·ln 2 + 2·atanh((f − 1)/(f + 1)) with f near 1.
-fn ln(x: f64) -> f64 {
-    let bits = x.to_bits() + (0x3ff0_0000_0000_0000 - std::f64::consts::FRAC_1_SQRT_2.to_bits());
-    let exponent = (bits >> 52) as f64 - 1023.0;
-    let fraction =
-        f64::from_bits((bits & 0x000f_ffff_ffff_ffff) + std::f64::consts::FRAC_1_SQRT_2.to_bits());
-    let s = (fraction - 1.0) / (fraction + 1.0);
-    let series = (0..10).rev().fold(0.0, |sum: f64, i| {
-        sum.mul_add(s * s, 1.0 / f64::from(2 * i + 1))
-    });
-    exponent * std::f64::consts::LN_2 + 2.0 * s * series
 }

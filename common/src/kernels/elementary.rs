@@ -84,3 +84,54 @@ pub(crate) fn normal_cdf<S: Simd>(s: S, x: S::V) -> S::V {
     );
     s.if_less(x, zero, tail, s.sub(one, tail))
 }
+
+#[cfg(test)]
+mod tests {
+    use statrs::function::erf::erfc;
+
+    use super::*;
+    use crate::kernels::portable::Portable;
+
+    fn at(f: impl Fn(Portable, [f32; 16]) -> [f32; 16], x: f32) -> f32 {
+        f(Portable, [x; 16])[0]
+    }
+
+    /// Largest error in units of the last place over `points` of `range`.
+    fn worst(
+        range: std::ops::Range<f32>,
+        f: impl Fn(f32) -> f32,
+        exact: impl Fn(f64) -> f64,
+    ) -> f64 {
+        let step = (range.end - range.start) / 100_000.0;
+        let error = |i: u16| {
+            let x = range.start + f32::from(i) * 2.0 * step;
+            let expected = exact(x.into());
+            (f64::from(f(x)) - expected).abs() / (expected.abs() * f64::from(f32::EPSILON))
+        };
+        (0..50_000).map(error).fold(0.0, f64::max)
+    }
+
+    #[test]
+    fn exponential() {
+        for range in [-86.8..88.7, -1.0..1.0] {
+            let error = worst(range, |x| at(exp, x), f64::exp);
+            assert!(error < 1.0, "{error} units");
+        }
+        assert_eq!(at(exp, 0.0), 1.0);
+        for zero in [-87.0, -1000.0, f32::MIN, f32::NEG_INFINITY] {
+            assert_eq!(at(exp, zero).to_bits(), 0);
+        }
+        for infinite in [88.8, 1000.0, f32::INFINITY] {
+            assert_eq!(at(exp, infinite), f32::INFINITY);
+        }
+        assert!(at(exp, f32::NAN).is_nan());
+    }
+
+    #[test]
+    fn normal_distribution() {
+        let exact = |x: f64| 0.5 * erfc(-x * std::f64::consts::FRAC_1_SQRT_2);
+        let error = worst(-12.0..9.0, |x| at(normal_cdf, x), exact);
+        assert!(error < 6.0, "{error} units");
+        assert_eq!((at(normal_cdf, -1e30), at(normal_cdf, 1e30)), (0.0, 1.0));
+    }
+}

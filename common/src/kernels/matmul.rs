@@ -3,6 +3,8 @@
 //! `out[r, j] = Σ_i x[r, i] · w[j, i]`, lane `i mod 16`, in order of `i`, one tree at the end. A
 //! tile of rows × outputs keeps all its sums in registers; tiles of any size give the same bits.
 
+use std::array;
+
 use super::{
     isa::Isa,
     matrix::Weights,
@@ -124,7 +126,9 @@ impl<W: Weight> Chunk<'_, W> {
                 5 => self.tiles::<S, 5, 4>(s, row),
                 6 => self.tiles::<S, 6, 4>(s, row),
                 7 => self.tiles::<S, 7, 3>(s, row),
-                _ => self.tiles::<S, 8, 3>(s, row),
+                8 => self.tiles::<S, 8, 3>(s, row),
+                // Many rows run from the caches: a squarer tile reads less.
+                _ => self.tiles::<S, 4, 6>(s, row),
             }
         } else {
             match left {
@@ -136,6 +140,7 @@ impl<W: Weight> Chunk<'_, W> {
         }
     }
 
+    /// All outputs of the chunk for rows `row..row + M`, by tiles of N outputs.
     #[inline(always)]
     fn tiles<S: Simd, const M: usize, const N: usize>(&self, s: S, row: usize) -> usize {
         let mut output = self.first;
@@ -154,46 +159,85 @@ impl<W: Weight> Chunk<'_, W> {
     #[inline(always)]
     fn tile<S: Simd, const M: usize, const N: usize>(&self, s: S, row: usize, output: usize) {
         let k = self.k;
-        let x: [&[f32]; M] = std::array::from_fn(|r| &self.x[(row + r) * k..][..k]);
-        let w: [&[W]; N] = std::array::from_fn(|j| &self.weights[(output + j) * k..][..k]);
+        let x: [&[f32]; M] = array::from_fn(|r| &self.x[(row + r) * k..][..k]);
+        let w: [&[W]; N] = array::from_fn(|j| &self.weights[(output + j) * k..][..k]);
         let mut sums = [[s.splat(0.0); N]; M];
         let whole = k - k % LANES;
         let mut i = 0;
         while i < whole {
-            let mut lanes = [s.splat(0.0); N];
-            for j in 0..N {
-                // SAFETY: i + 16 ≤ k, the length of the row.
-                let p = unsafe { w[j].as_ptr().add(i) };
+            // SAFETY: i + 16 ≤ k, the length of all these rows.
+            let x = x.map(|row| unsafe { &*row.as_ptr().add(i).cast() });
+            // SAFETY: as above.
+            let w = w.map(|row| unsafe { &*row.as_ptr().add(i).cast::<[W; LANES]>() });
+            for w in w {
                 // The same place of the next tile: hardware prefetch stops at page borders.
-                s.prefetch(p.wrapping_add(N * k));
-                // SAFETY: as above.
-                lanes[j] = W::load(s, unsafe { &*p.cast::<[W; LANES]>() });
+                s.prefetch(w.as_ptr().wrapping_add(N * k));
             }
-            for r in 0..M {
-                // SAFETY: i + 16 ≤ k, the length of the row.
-                let v = s.load(unsafe { &*x[r].as_ptr().add(i).cast::<[f32; LANES]>() });
-                for j in 0..N {
-                    sums[r][j] = s.fma(v, lanes[j], sums[r][j]);
-                }
-            }
+            step(s, x, w, &mut sums);
             i += LANES;
         }
         if whole < k {
-            for r in 0..M {
-                let v = s.read(&x[r][whole..]);
-                for j in 0..N {
-                    sums[r][j] = s.fma(v, s.read(&w[j][whole..]), sums[r][j]);
-                }
+            let (x, w) = (
+                x.map(|row| pad(&row[whole..])),
+                w.map(|row| pad(&row[whole..])),
+            );
+            step(s, x.each_ref(), w.each_ref(), &mut sums);
+        }
+        let mut totals = [[0.0; N]; M];
+        for r in 0..M {
+            for j in 0..N {
+                totals[r][j] = s.sum(sums[r][j]);
             }
         }
-        for (r, sums) in sums.iter().enumerate() {
+        for (r, totals) in totals.iter().enumerate() {
             let start = (row + r) * self.n + output;
             // SAFETY: in bounds of [m, n], and only this chunk writes these outputs.
+            unsafe { self.out.slice(start..start + N) }.copy_from_slice(totals);
+        }
+        if let Some(bias) = self.bias {
+            self.add_bias::<M, N>(&bias[output..][..N], (row, output));
+        }
+    }
+
+    fn add_bias<const M: usize, const N: usize>(
+        &self,
+        bias: &[f32],
+        (row, output): (usize, usize),
+    ) {
+        for r in row..row + M {
+            let start = r * self.n + output;
+            // SAFETY: in bounds of [m, n], and only this chunk writes these outputs.
             let out = unsafe { self.out.slice(start..start + N) };
-            for (j, (out, &sum)) in out.iter_mut().zip(sums).enumerate() {
-                let sum = s.sum(sum);
-                *out = self.bias.map_or(sum, |bias| sum + bias[output + j]);
+            for (out, bias) in out.iter_mut().zip(bias) {
+                *out += bias;
             }
         }
     }
+}
+
+/// Sixteen inputs of M rows times those of N outputs.
+#[inline(always)]
+fn step<S: Simd, W: Weight, const M: usize, const N: usize>(
+    s: S,
+    x: [&[f32; LANES]; M],
+    w: [&[W; LANES]; N],
+    sums: &mut [[S::V; N]; M],
+) {
+    let mut weights = [s.splat(0.0); N];
+    for j in 0..N {
+        weights[j] = W::load(s, w[j]);
+    }
+    for r in 0..M {
+        let x = s.load(x[r]);
+        for j in 0..N {
+            sums[r][j] = s.fma(x, weights[j], sums[r][j]);
+        }
+    }
+}
+
+/// Fewer than 16 inputs, filled up with zeros.
+fn pad<W: Weight>(tail: &[W]) -> [W; LANES] {
+    let mut padded = [W::ZERO; LANES];
+    padded[..tail.len()].copy_from_slice(tail);
+    padded
 }

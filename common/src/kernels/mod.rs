@@ -18,7 +18,7 @@ mod matrix;
 mod norm;
 mod op;
 pub(crate) mod pool;
-pub(crate) mod portable;
+mod portable;
 mod rope;
 pub(crate) mod simd;
 

@@ -257,3 +257,68 @@ impl<T> Disjoint<T> {
         unsafe { std::slice::from_raw_parts_mut(self.0.add(range.start), range.len()) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_chunk_runs_once() {
+        for threads in 1..5 {
+            let pool = Pool::new(threads);
+            for chunks in (0..40).chain([1000]) {
+                let counts: Vec<AtomicUsize> = (0..chunks).map(|_| AtomicUsize::new(0)).collect();
+                pool.run(chunks, &|chunk| {
+                    counts[chunk].fetch_add(1, Relaxed);
+                });
+                assert!(counts.iter().all(|count| count.load(Relaxed) == 1));
+            }
+        }
+    }
+
+    #[test]
+    fn results_of_workers_are_seen_by_the_caller() {
+        let pool = Pool::new(4);
+        for round in 0..2000u64 {
+            let mut data = [0u64; 64];
+            pool.pieces(&mut data, 3, |piece, part| part.fill(round + piece as u64));
+            assert!(
+                data.iter()
+                    .enumerate()
+                    .all(|(i, &x)| x == round + i as u64 / 3)
+            );
+        }
+    }
+
+    #[test]
+    fn a_panic_reaches_the_caller_and_the_pool_lives_on() {
+        let pool = Pool::new(3);
+        for bad in [0, 17, 99] {
+            let outcome = catch_unwind(AssertUnwindSafe(|| {
+                pool.run(100, &|chunk| assert_ne!(chunk, bad));
+            }));
+            assert!(outcome.is_err());
+        }
+        let total = AtomicUsize::new(0);
+        pool.run(100, &|chunk| {
+            total.fetch_add(chunk, Relaxed);
+        });
+        assert_eq!(total.into_inner(), 4950);
+    }
+
+    #[test]
+    fn nested_and_concurrent_loops_finish() {
+        let (pool, total) = (Pool::new(3), AtomicUsize::new(0));
+        let nested = |_| {
+            pool.run(10, &|_| {
+                total.fetch_add(1, Relaxed);
+            });
+        };
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| pool.run(10, &nested));
+            }
+        });
+        assert_eq!(total.into_inner(), 400);
+    }
+}

@@ -9,7 +9,8 @@ pub(crate) const LANES: usize = 16;
 ///
 /// Every operation is one correctly rounded IEEE operation per lane, so all sets give the same
 /// bits. (Only the payload of a NaN may differ.) Generic code over `Simd` must be
-/// `#[inline(always)]` down from [`Task::run`], or its operations become calls.
+/// `#[inline(always)]` down from [`Task::run`] and keep lanes out of closures (those are compiled
+/// without the instruction set), or its operations become calls.
 pub(crate) trait Simd: Copy + Send + Sync {
     /// Sixteen lanes.
     type V: Copy;

@@ -166,3 +166,39 @@ fn concurrent_callers_get_their_own_results() {
         }
     });
 }
+
+/// The order of summation as it is written down: 16 lanes, fused multiply-adds, one tree.
+fn dot_as_specified(x: &[f32], w: &[f32]) -> f32 {
+    let mut lanes = [0.0f32; 16];
+    for (i, (x, w)) in x.iter().zip(w).enumerate() {
+        lanes[i % 16] = x.mul_add(*w, lanes[i % 16]);
+    }
+    for width in [8, 4, 2, 1] {
+        for l in 0..width {
+            lanes[l] += lanes[l + width];
+        }
+    }
+    lanes[0]
+}
+
+#[test]
+fn long_products_follow_the_written_order() {
+    for k in [511, 512, 513, 1040, 1400, 4100] {
+        let (n, w) = (31, matrix(1, 31, k, TYPES[2]));
+        let mut row = vec![0.0; k];
+        for m in 1..=9 {
+            let x = floats(2, m * k);
+            let mut expected = vec![0; m * n];
+            for j in 0..n {
+                w.row_f32(j, &mut row);
+                for (r, x) in x.chunks(k).enumerate() {
+                    expected[r * n + j] = dot_as_specified(x, &row).to_bits();
+                }
+            }
+            for kernels in all(2) {
+                let found = bits(&matmul(&kernels, &x, &w, None));
+                assert_eq!(found, expected, "{:?}, k {k}, m {m}", kernels.isa());
+            }
+        }
+    }
+}
