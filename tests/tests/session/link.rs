@@ -114,12 +114,11 @@ impl Link {
             return;
         }
         for _ in 0..1 + u32::from(self.chance(self.faults.double)) {
-            let slow = if self.chance(self.faults.delay) {
-                40
+            let delay = if self.chance(self.faults.delay) {
+                self.rng.random_range(1..800)
             } else {
-                1
+                WAY_US
             };
-            let delay = self.rng.random_range(1..20) * slow;
             self.schedule(delay, packet());
         }
     }
