@@ -3,8 +3,14 @@
 //! reorders messages.
 
 #[cfg(test)]
+mod drafter;
+#[cfg(test)]
 mod link;
 #[cfg(test)]
 mod runs;
 #[cfg(test)]
+mod script;
+#[cfg(test)]
 mod toy;
+#[cfg(test)]
+mod verifier;

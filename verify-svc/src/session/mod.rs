@@ -16,7 +16,7 @@ mod stream;
 use std::time::Duration;
 
 use dssd_proto::v1::{
-    DraftedToken, DrafterMessage, Open, PlainReason, Speculation, SpeculationMode, VerifierMessage,
+    DrafterMessage, Open, PlainReason, Proposal, Speculation, SpeculationMode, VerifierMessage,
     drafter_message::Message,
 };
 
@@ -28,13 +28,8 @@ use stream::{Receipt, Stream};
 /// What the next round of a generation can be.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Next {
-    /// Verify these tokens, which follow the newest committed one.
-    Verify {
-        /// The Commit that asked for them.
-        epoch: u64,
-        /// At least one token.
-        tokens: Vec<DraftedToken>,
-    },
+    /// Verify this proposal: at least one token, following the newest committed one.
+    Verify(Proposal),
     /// Decode one token plainly.
     Plain(PlainReason),
     /// A proposal is on its way: sit out until it comes, or until this moment.
@@ -70,8 +65,8 @@ pub struct VerifySession {
     back_off: BackOff,
     /// Why no draft was asked for, where that is so.
     idle: PlainReason,
-    /// What the last call of `next` said of the present round, if it was plain.
-    plain: Option<PlainReason>,
+    /// What the present round is, as `next` said last.
+    round: Option<Next>,
     statistics: Statistics,
 }
 
@@ -84,7 +79,7 @@ impl VerifySession {
             stream: None,
             back_off: BackOff::default(),
             idle: PlainReason::Paused,
-            plain: None,
+            round: None,
             statistics: Statistics::default(),
         }
     }
@@ -157,7 +152,10 @@ impl VerifySession {
             }
             Some(Message::Resync(resync)) => {
                 let answer = stream.on_resync(&resync, &self.open)?;
-                self.statistics.resyncs += u64::from(answer.is_some());
+                if answer.is_some() {
+                    self.statistics.resyncs += 1;
+                    self.idle = PlainReason::NotReady;
+                }
                 Ok(answer)
             }
         }
@@ -166,10 +164,7 @@ impl VerifySession {
     /// What the next round can be at the time `now`. May be asked again until the round runs.
     pub fn next(&mut self, now: Duration) -> Next {
         let next = self.decide(now);
-        self.plain = match next {
-            Next::Plain(reason) => Some(reason),
-            _ => None,
-        };
+        self.round = Some(next.clone());
         next
     }
 
@@ -183,17 +178,13 @@ impl VerifySession {
                 PlainReason::NoDrafter
             });
         };
-        let epoch = stream.epoch();
         let Some(request) = stream.request_mut() else {
             return Next::Plain(self.idle);
         };
         if let Some(proposal) = &request.proposal {
-            return match &proposal.tokens[..] {
-                [] => Next::Plain(PlainReason::EmptyProposal),
-                tokens => Next::Verify {
-                    epoch,
-                    tokens: tokens.to_vec(),
-                },
+            return match proposal.tokens.is_empty() {
+                true => Next::Plain(PlainReason::EmptyProposal),
+                false => Next::Verify(proposal.clone()),
             };
         }
         if now < request.deadline {
@@ -218,11 +209,14 @@ impl VerifySession {
         accepted: Option<usize>,
         hints: &RoundHints,
     ) -> Option<VerifierMessage> {
-        match accepted {
-            Some(accepted) => self.close_verified(accepted),
-            None => self.statistics.count_plain(self.plain),
+        match (self.round.take(), accepted) {
+            (Some(Next::Verify(proposal)), Some(accepted)) => {
+                self.close_verified(&proposal, accepted);
+            }
+            (Some(Next::Plain(reason)), None) => self.statistics.count_plain(reason),
+            // What a prefill gave is no round.
+            _ => {}
         }
-        self.plain = None;
         self.open.token_ids.extend_from_slice(tokens);
         let length = self.draft_length(hints);
         let stream = self.stream.as_mut()?;
@@ -236,14 +230,12 @@ impl VerifySession {
         Some(stream.ask(&self.open.token_ids, length, hints))
     }
 
-    fn close_verified(&mut self, accepted: usize) {
-        let Some(proposal) = self.stream.as_mut().and_then(Stream::take_verified) else {
-            return;
-        };
+    /// The drafter may be gone, or another one attached, since the proposal came.
+    fn close_verified(&mut self, proposal: &Proposal, accepted: usize) {
         let accepted = accepted.min(proposal.tokens.len());
-        self.statistics.count_draft(&proposal, accepted);
+        self.statistics.count_draft(proposal, accepted);
         if let Some(stream) = &mut self.stream {
-            stream.verdict(proposal.epoch, accepted);
+            stream.settle(accepted);
         }
     }
 
