@@ -7,6 +7,15 @@
 //! and values yet: the KV cache ends at L − 1, and the first drafted token has index L.
 //! Whatever a drafter sends or fails to send, the session only ever suggests tokens to
 //! verify; the committed tokens come from the caller alone.
+//!
+//! | state | how it is entered | the next round |
+//! |---|---|---|
+//! | detached | start, loss, nonsense | plain |
+//! | opened | [`VerifySession::attach`], Resync: an Open is sent | plain |
+//! | ready, nothing asked | Ready; a pause, a rest after late proposals, one token left | plain |
+//! | asked | end of a round: a Commit with `max_draft_tokens` > 0 is sent | wait |
+//! | proposed | Proposal of the current epoch | verify, or plain if it is empty |
+//! | late | the wait budget ended | plain |
 
 mod back_off;
 mod nonsense;
