@@ -115,6 +115,12 @@ impl VerifySession {
         self.stream.is_some()
     }
 
+    /// Whether the attached drafter has processed the newest Open. There is no clock here: a
+    /// caller that finds it takes too long drops the stream and calls [`Self::on_lost`].
+    pub fn is_ready(&self) -> bool {
+        self.stream.as_ref().is_some_and(Stream::is_ready)
+    }
+
     /// All committed tokens, prompt included.
     pub fn tokens(&self) -> &[u32] {
         &self.open.token_ids
@@ -126,7 +132,8 @@ impl VerifySession {
     }
 
     /// Takes a message of the attached stream, and returns what to answer. After an error the
-    /// session is detached: drop the stream and exclude the drafter for a while.
+    /// session is detached: drop the stream and exclude the drafter for a while. The `load` in
+    /// messages is the caller's to read.
     pub fn on_message(
         &mut self,
         message: DrafterMessage,
@@ -191,9 +198,10 @@ impl VerifySession {
             return Next::Plain(self.idle);
         };
         if let Some(proposal) = &request.proposal {
-            return match proposal.tokens.is_empty() {
-                true => Next::Plain(PlainReason::EmptyProposal),
-                false => Next::Verify(proposal.clone()),
+            return if proposal.tokens.is_empty() {
+                Next::Plain(PlainReason::EmptyProposal)
+            } else {
+                Next::Verify(proposal.clone())
             };
         }
         if now < request.deadline {
