@@ -3,6 +3,8 @@
 //! reorders messages.
 
 #[cfg(test)]
+mod chaos;
+#[cfg(test)]
 mod drafter;
 #[cfg(test)]
 mod link;

@@ -10,7 +10,7 @@ pub(crate) struct Event<'a> {
 }
 
 impl<'a> Event<'a> {
-    fn parse(line: &'a str) -> Self {
+    pub(crate) fn parse(line: &'a str) -> Self {
         let mut words = line.split_whitespace();
         let verb = words.next().unwrap();
         let fields = words.map(|word| word.split_once('=').unwrap()).collect();

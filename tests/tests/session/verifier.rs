@@ -22,6 +22,38 @@ fn scenarios() {
     );
 }
 
+#[test]
+fn the_report_has_the_fields_definitions() {
+    let events = [
+        "attach",
+        "ready held=2",
+        "committed tokens=4",
+        "proposal epoch=1 base=4 tokens=5,6,7,8",
+        "next",
+        "committed tokens=5,6,7,9 accepted=3",
+        "proposal epoch=2 base=8 tokens=10",
+        "next",
+        "committed tokens=11 accepted=0",
+    ];
+    let mut session = VerifySession::new(toy::open(&[1, 2, 3]));
+    for event in events {
+        play(&mut session, &Event::parse(event));
+    }
+    let report = session.statistics().report();
+    assert_eq!(
+        (
+            report.num_drafts,
+            report.num_draft_tokens,
+            report.num_accepted_tokens
+        ),
+        (2, 5, 3)
+    );
+    assert_eq!(report.mean_acceptance_length, 2.5);
+    assert_eq!(report.draft_acceptance_rate, 0.6);
+    assert_eq!(report.exit_heads[0].count, 5);
+    assert_eq!(report.stop_reasons[0].count, 2);
+}
+
 fn play(session: &mut VerifySession, event: &Event) -> Vec<String> {
     match event.verb {
         "off" => {
@@ -39,6 +71,7 @@ fn play(session: &mut VerifySession, event: &Event) -> Vec<String> {
             session.on_lost();
             Vec::new()
         }
+        "is_ready" => vec![session.is_ready().to_string()],
         "next" => vec![next(&session.next(event.time()))],
         "committed" => committed(session, event).iter().map(sent).collect(),
         "statistics" => statistics(session),

@@ -7,6 +7,15 @@
 //! and values yet: the KV cache ends at L − 1, and the first drafted token has index L.
 //! Whatever a drafter sends or fails to send, the session only ever suggests tokens to
 //! verify; the committed tokens come from the caller alone.
+//!
+//! | state | how it is entered | the next round |
+//! |---|---|---|
+//! | detached | start, loss, nonsense | plain |
+//! | opened | [`VerifySession::attach`], Resync: an Open is sent | plain |
+//! | ready, nothing asked | Ready; a pause, a rest after late proposals, one token left | plain |
+//! | asked | end of a round: a Commit with `max_draft_tokens` > 0 is sent | wait |
+//! | proposed | Proposal of the current epoch | verify, or plain if it is empty |
+//! | late | the wait budget ended | plain |
 
 mod back_off;
 mod nonsense;
@@ -106,6 +115,12 @@ impl VerifySession {
         self.stream.is_some()
     }
 
+    /// Whether the attached drafter has processed the newest Open. There is no clock here: a
+    /// caller that finds it takes too long drops the stream and calls [`Self::on_lost`].
+    pub fn is_ready(&self) -> bool {
+        self.stream.as_ref().is_some_and(Stream::is_ready)
+    }
+
     /// All committed tokens, prompt included.
     pub fn tokens(&self) -> &[u32] {
         &self.open.token_ids
@@ -117,7 +132,8 @@ impl VerifySession {
     }
 
     /// Takes a message of the attached stream, and returns what to answer. After an error the
-    /// session is detached: drop the stream and exclude the drafter for a while.
+    /// session is detached: drop the stream and exclude the drafter for a while. The `load` in
+    /// messages is the caller's to read.
     pub fn on_message(
         &mut self,
         message: DrafterMessage,
@@ -182,9 +198,10 @@ impl VerifySession {
             return Next::Plain(self.idle);
         };
         if let Some(proposal) = &request.proposal {
-            return match proposal.tokens.is_empty() {
-                true => Next::Plain(PlainReason::EmptyProposal),
-                false => Next::Verify(proposal.clone()),
+            return if proposal.tokens.is_empty() {
+                Next::Plain(PlainReason::EmptyProposal)
+            } else {
+                Next::Verify(proposal.clone())
             };
         }
         if now < request.deadline {
