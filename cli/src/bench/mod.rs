@@ -1,0 +1,98 @@
+//! `dssd bench`: kernels, passes of the whole model, and the running pair, against their limits.
+
+mod bandwidth;
+mod decode;
+mod subject;
+mod timing;
+
+use dssd_common::kernels::WeightType;
+use serde::Serialize;
+
+/// What to measure.
+#[derive(clap::Subcommand)]
+pub(crate) enum Bench {
+    /// Passes of the whole model: plain decoding, several rows at once, prefill.
+    Decode(decode::Args),
+}
+
+/// Measures, and prints a table or, with `--json`, one object.
+///
+/// # Errors
+/// If a model cannot be loaded or a service fails.
+pub(crate) fn run(bench: Bench) -> anyhow::Result<()> {
+    match bench {
+        Bench::Decode(args) => decode::run(args),
+    }
+}
+
+/// How results are told.
+#[derive(clap::Args)]
+struct Output {
+    /// Print one JSON object instead of a table.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Output {
+    fn print<R: Serialize + std::fmt::Display>(&self, report: &R) -> anyhow::Result<()> {
+        match self.json {
+            true => println!("{}", serde_json::to_string(report)?),
+            false => print!("{report}"),
+        }
+        Ok(())
+    }
+}
+
+/// Threads of the kernels.
+#[derive(clap::Args)]
+struct Threads {
+    /// Threads that compute [default: one for each processor].
+    #[arg(long)]
+    threads: Option<std::num::NonZero<usize>>,
+}
+
+impl Threads {
+    fn count(&self) -> usize {
+        let all = || std::thread::available_parallelism().map_or(1, usize::from);
+        self.threads.map_or_else(all, usize::from)
+    }
+}
+
+/// Type of weights, by the name that people type.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Dtype {
+    F32,
+    Bf16,
+    F16,
+}
+
+impl Dtype {
+    const ALL: [Self; 3] = [Self::F32, Self::Bf16, Self::F16];
+
+    fn weight_type(self) -> WeightType {
+        match self {
+            Self::F32 => WeightType::F32,
+            Self::Bf16 => WeightType::Bf16,
+            Self::F16 => WeightType::F16,
+        }
+    }
+
+    fn of(weights: WeightType) -> Self {
+        match weights {
+            WeightType::F32 => Self::F32,
+            WeightType::Bf16 => Self::Bf16,
+            WeightType::F16 => Self::F16,
+        }
+    }
+}
+
+impl std::fmt::Display for Dtype {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+            Self::F16 => "f16",
+        })
+    }
+}
