@@ -2,6 +2,7 @@
 
 mod bandwidth;
 mod decode;
+mod kernels;
 mod subject;
 mod timing;
 
@@ -11,6 +12,8 @@ use serde::Serialize;
 /// What to measure.
 #[derive(clap::Subcommand)]
 pub(crate) enum Bench {
+    /// The matrix product and the entropy operation, against memory and against candle.
+    Kernels(kernels::Args),
     /// Passes of the whole model: plain decoding, several rows at once, prefill.
     Decode(decode::Args),
 }
@@ -21,6 +24,7 @@ pub(crate) enum Bench {
 /// If a model cannot be loaded or a service fails.
 pub(crate) fn run(bench: Bench) -> anyhow::Result<()> {
     match bench {
+        Bench::Kernels(args) => kernels::run(args),
         Bench::Decode(args) => decode::run(args),
     }
 }
