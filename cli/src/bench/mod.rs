@@ -3,6 +3,8 @@
 mod bandwidth;
 mod decode;
 mod kernels;
+mod pair;
+mod passes;
 mod subject;
 mod timing;
 
@@ -16,17 +18,21 @@ pub(crate) enum Bench {
     Kernels(kernels::Args),
     /// Passes of the whole model: plain decoding, several rows at once, prefill.
     Decode(decode::Args),
+    /// Both services at work: plain decoding and every policy in one run.
+    Pair(pair::Args),
 }
 
-/// Measures, and prints a table or, with `--json`, one object.
+/// Measures, and prints a table or, with `--json`, one object; true, as there is nothing to fail.
 ///
 /// # Errors
 /// If a model cannot be loaded or a service fails.
-pub(crate) fn run(bench: Bench) -> anyhow::Result<()> {
+pub(crate) async fn run(bench: Bench) -> anyhow::Result<bool> {
     match bench {
-        Bench::Kernels(args) => kernels::run(args),
-        Bench::Decode(args) => decode::run(args),
+        Bench::Kernels(args) => kernels::run(args)?,
+        Bench::Decode(args) => decode::run(args)?,
+        Bench::Pair(args) => pair::run(args).await?,
     }
+    Ok(true)
 }
 
 /// How results are told.
