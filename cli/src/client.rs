@@ -17,7 +17,7 @@ use tonic::{
 
 /// Failures in a row, without a new token between them, after which a generation is given up.
 const MOST_FAILURES: u32 = 8;
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -89,7 +89,7 @@ impl Client {
             match self.server().get_server_info(GetServerInfoRequest {}).await {
                 Ok(_) => return Ok(()),
                 Err(status) if is_passing(&status) && asked.elapsed() < START_TIMEOUT => {
-                    tokio::time::sleep(FIRST_PAUSE / 5).await;
+                    tokio::time::sleep(FIRST_PAUSE / 2).await;
                 }
                 Err(status) => return Err(failure(&status)).context("the server is not ready"),
             }
@@ -125,7 +125,7 @@ impl Client {
             }
             self.current = (self.current + 1) % self.servers.len();
             request.resume = progress.resume().or(request.resume);
-            tokio::time::sleep(FIRST_PAUSE * 2u32.pow(failures.min(5))).await;
+            tokio::time::sleep(FIRST_PAUSE * 2u32.pow(failures.min(5) - 1)).await;
         }
     }
 
