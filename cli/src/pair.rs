@@ -5,6 +5,7 @@ use dssd_common::{
     checkpoint::{Checkpoint, demo},
     tokenizer::Tokenizer,
 };
+use dssd_proto::v1::drafting_server::{Drafting, DraftingServer};
 use std::{
     future::Future,
     net::{Ipv4Addr, SocketAddr},
@@ -12,8 +13,9 @@ use std::{
     sync::Arc,
 };
 use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Uri;
+use tonic::transport::{Server, Uri};
 
 /// A model that several services of this process share.
 #[derive(Clone)]

@@ -1,7 +1,7 @@
 //! `dssd bench decode`: passes of the whole model.
 
 use super::{
-    Dtype, Output,
+    Output,
     bandwidth::read_bandwidth,
     passes::{PREFILL, Passes, Phases, RowsReport},
     subject::SubjectArgs,
@@ -34,7 +34,7 @@ pub(crate) struct Args {
 #[derive(Serialize)]
 struct Report {
     shape: String,
-    dtype: Dtype,
+    dtype: &'static str,
     threads: usize,
     batch: usize,
     weight_bytes: usize,
@@ -59,7 +59,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     let (step, phases) = passes.decode(2 * args.rounds)?;
     let weight_bytes = passes.bytes();
     let report = Report {
-        dtype: subject.dtype()?,
+        dtype: subject.type_name()?,
         threads: subject.kernels.threads(),
         batch: usize::from(args.batch),
         weight_bytes,

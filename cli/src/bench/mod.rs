@@ -68,41 +68,14 @@ impl Threads {
     }
 }
 
-/// Type of weights, by the name that people type.
-#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize)]
-#[serde(rename_all = "lowercase")]
-enum Dtype {
-    F32,
-    Bf16,
-    F16,
-}
+/// Every type of weights.
+const WEIGHT_TYPES: [WeightType; 3] = [WeightType::F32, WeightType::Bf16, WeightType::F16];
 
-impl Dtype {
-    const ALL: [Self; 3] = [Self::F32, Self::Bf16, Self::F16];
-
-    fn weight_type(self) -> WeightType {
-        match self {
-            Self::F32 => WeightType::F32,
-            Self::Bf16 => WeightType::Bf16,
-            Self::F16 => WeightType::F16,
-        }
-    }
-
-    fn of(weights: WeightType) -> Self {
-        match weights {
-            WeightType::F32 => Self::F32,
-            WeightType::Bf16 => Self::Bf16,
-            WeightType::F16 => Self::F16,
-        }
-    }
-}
-
-impl std::fmt::Display for Dtype {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.pad(match self {
-            Self::F32 => "f32",
-            Self::Bf16 => "bf16",
-            Self::F16 => "f16",
-        })
+/// The name that people type.
+fn type_name(weights: WeightType) -> &'static str {
+    match weights {
+        WeightType::F32 => "f32",
+        WeightType::Bf16 => "bf16",
+        WeightType::F16 => "f16",
     }
 }

@@ -58,7 +58,7 @@ impl Passes {
         let context = config.max_positions.min(PREFILL.max(PREFIX + MOST_ROWS));
         let options = DecoderOptions {
             band_ends: vec![config.layers],
-            compute: subject.compute,
+            compute: subject.dtype.compute(),
             max_context: config.max_positions,
         };
         let decoder = Decoder::load(&subject.checkpoint, Arc::clone(&subject.kernels), options)?;
@@ -198,4 +198,3 @@ impl Passes {
         Ok(median(&seconds))
     }
 }
-

@@ -1,9 +1,10 @@
 //! The model that is measured: a folder, or random weights of a published shape.
 
-use super::{Dtype, Threads};
+use super::{Threads, type_name};
 use dssd_common::{
     checkpoint::{Checkpoint, embedding_name, random_checkpoint, shape, shape_names},
     kernels::{Kernels, WeightType},
+    serve::Dtype,
 };
 use std::{path::PathBuf, sync::Arc};
 
@@ -15,15 +16,15 @@ const SEED: u64 = 1;
 pub(super) struct SubjectArgs {
     /// Hugging Face folder.
     #[arg(long, value_name = "DIR")]
-    pub(super) model: Option<PathBuf>,
+    model: Option<PathBuf>,
     /// Random weights of this published shape, made in memory.
     #[arg(long, value_name = "NAME", conflicts_with = "model", value_parser = known_shape)]
     pub(super) shape: Option<String>,
-    /// Type of the weights [default: as stored; bf16 for a shape].
-    #[arg(long)]
-    pub(super) dtype: Option<Dtype>,
+    /// Type of the weights: auto (as stored; bf16 for a shape), f32, bf16 or f16.
+    #[arg(long, default_value_t = Dtype::Auto)]
+    dtype: Dtype,
     #[command(flatten)]
-    pub(super) threads: Threads,
+    threads: Threads,
 }
 
 fn known_shape(name: &str) -> Result<String, String> {
@@ -41,8 +42,8 @@ pub(super) struct Subject {
     /// The shape's name, or the folder.
     pub(super) name: String,
     pub(super) checkpoint: Arc<Checkpoint>,
-    /// The type asked for; `None` as stored.
-    pub(super) compute: Option<WeightType>,
+    /// The type asked for.
+    pub(super) dtype: Dtype,
     pub(super) kernels: Arc<Kernels>,
 }
 
@@ -53,14 +54,14 @@ impl SubjectArgs {
     /// If the folder is no fit checkpoint, or there is none.
     pub(super) fn open(&self, default: Option<PathBuf>) -> anyhow::Result<Subject> {
         let kernels = Arc::new(Kernels::new(self.threads.count()));
-        let compute = self.dtype.map(Dtype::weight_type);
+        let dtype = self.dtype;
         if let Some(name) = &self.shape {
-            let stored = compute.unwrap_or(WeightType::Bf16);
+            let stored = dtype.compute().unwrap_or(WeightType::Bf16);
             let checkpoint = Arc::new(random_checkpoint(shape(name)?, stored, SEED)?);
             return Ok(Subject {
                 name: name.clone(),
                 checkpoint,
-                compute,
+                dtype,
                 kernels,
             });
         }
@@ -71,7 +72,7 @@ impl SubjectArgs {
         Ok(Subject {
             name: folder.display().to_string(),
             checkpoint,
-            compute,
+            dtype,
             kernels,
         })
     }
@@ -79,10 +80,13 @@ impl SubjectArgs {
 
 impl Subject {
     /// The type that the matrices have in the passes.
-    pub(super) fn dtype(&self) -> anyhow::Result<Dtype> {
+    ///
+    /// # Errors
+    /// If there is no embedding.
+    pub(super) fn type_name(&self) -> anyhow::Result<&'static str> {
         let embedding = embedding_name(self.checkpoint.config().architecture);
         let stored = self.checkpoint.tensor(embedding)?.dtype;
-        Ok(Dtype::of(self.compute.unwrap_or(stored)))
+        Ok(type_name(self.dtype.compute().unwrap_or(stored)))
     }
 
     /// `count` token ids that look arbitrary, the same every time.

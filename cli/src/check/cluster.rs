@@ -7,14 +7,9 @@ use crate::{
     pair::{self, Model, Service},
 };
 use anyhow::{Context, Result};
-use dssd_proto::v1::{
-    GetDrafterInfoRequest,
-    drafting_client::DraftingClient,
-    drafting_server::{Drafting, DraftingServer},
-};
+use dssd_proto::v1::{GetDrafterInfoRequest, drafting_client::DraftingClient};
 use std::time::Duration;
-use tokio_stream::wrappers::TcpListenerStream;
-use tonic::transport::{Endpoint, Server, Uri};
+use tonic::transport::{Endpoint, Uri};
 
 /// Probability that the oracle proposes the true token.
 const ORACLE_ACCEPTANCE: f64 = 0.7;

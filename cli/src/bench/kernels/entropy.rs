@@ -2,11 +2,12 @@
 
 use super::Setting;
 use crate::bench::{
-    Dtype,
+    WEIGHT_TYPES,
     timing::{interleaved, median},
+    type_name,
 };
 use candle_core::{CpuStorage, D, DType, Device, Storage, Tensor};
-use dssd_common::entropy::row_summary;
+use dssd_common::{entropy::row_summary, kernels::WeightType};
 use serde::Serialize;
 use std::fmt;
 
@@ -19,7 +20,7 @@ const VOCABULARIES: [usize; 3] = [4096, 50_304, 128_256];
 pub(super) struct EntropyReport {
     rows: usize,
     vocabulary: usize,
-    dtype: Dtype,
+    dtype: &'static str,
     seconds: f64,
     bandwidth_share: f64,
     /// Arg-max, its probability, log-sum-exp and entropy (without the margins) by candle.
@@ -29,17 +30,17 @@ pub(super) struct EntropyReport {
 /// All sizes and types.
 pub(super) fn measure(setting: &Setting<'_>) -> anyhow::Result<Vec<EntropyReport>> {
     let mut reports = Vec::new();
-    for dtype in Dtype::ALL {
+    for weight_type in WEIGHT_TYPES {
         for vocabulary in VOCABULARIES {
-            let logits = logits(setting.working_set, vocabulary, dtype)?;
+            let logits = logits(setting.working_set, vocabulary, weight_type)?;
             for rows in ROWS {
                 let samples = sample(setting, &logits, rows)?;
-                let bytes = rows * vocabulary * dtype.weight_type().bytes_per_weight();
+                let bytes = rows * vocabulary * weight_type.bytes_per_weight();
                 let seconds = median(&samples[0]);
                 reports.push(EntropyReport {
                     rows,
                     vocabulary,
-                    dtype,
+                    dtype: type_name(weight_type),
                     seconds,
                     bandwidth_share: bytes as f64 / seconds / setting.read_bandwidth,
                     op_chain_seconds: median(&samples[1]),
@@ -51,11 +52,15 @@ pub(super) fn measure(setting: &Setting<'_>) -> anyhow::Result<Vec<EntropyReport
 }
 
 /// As many rows as fill the working set: `[rows, vocabulary]`.
-fn logits(working_set: usize, vocabulary: usize, dtype: Dtype) -> anyhow::Result<Tensor> {
-    let candle_type = match dtype {
-        Dtype::F32 => DType::F32,
-        Dtype::Bf16 => DType::BF16,
-        Dtype::F16 => DType::F16,
+fn logits(
+    working_set: usize,
+    vocabulary: usize,
+    weight_type: WeightType,
+) -> anyhow::Result<Tensor> {
+    let candle_type = match weight_type {
+        WeightType::F32 => DType::F32,
+        WeightType::Bf16 => DType::BF16,
+        WeightType::F16 => DType::F16,
     };
     let rows = working_set.div_ceil(vocabulary * candle_type.size_in_bytes());
     let row: Vec<f32> = (0..vocabulary)

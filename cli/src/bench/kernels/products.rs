@@ -2,8 +2,9 @@
 
 use super::Setting;
 use crate::bench::{
-    Dtype,
+    WEIGHT_TYPES,
     timing::{interleaved, median, median_ratio},
+    type_name,
 };
 use candle_core::{DType, Device, Tensor};
 use dssd_common::{
@@ -26,7 +27,7 @@ const CANDLE_ROUNDS_OF_16_BITS: usize = 1;
 pub(super) struct ProductReport {
     /// The instruction set.
     kernel: String,
-    dtype: Dtype,
+    dtype: &'static str,
     rows: usize,
     n: usize,
     k: usize,
@@ -40,15 +41,15 @@ pub(super) struct ProductReport {
 /// All types and numbers of rows.
 pub(super) fn measure(setting: &Setting<'_>) -> anyhow::Result<Vec<ProductReport>> {
     let mut reports = Vec::new();
-    for dtype in Dtype::ALL {
-        let skinny = skinny_seconds(setting, dtype)?;
-        let candle = candle_seconds(setting, dtype)?;
-        let bytes = (N * K * dtype.weight_type().bytes_per_weight()) as f64;
+    for weight_type in WEIGHT_TYPES {
+        let skinny = skinny_seconds(setting, weight_type)?;
+        let candle = candle_seconds(setting, weight_type)?;
+        let bytes = (N * K * weight_type.bytes_per_weight()) as f64;
         for (i, rows) in ROWS.into_iter().enumerate() {
             let seconds = median(&skinny[i]);
             reports.push(ProductReport {
                 kernel: format!("skinny-{}", setting.kernels.isa().name()),
-                dtype,
+                dtype: type_name(weight_type),
                 rows,
                 n: N,
                 k: K,
@@ -63,9 +64,9 @@ pub(super) fn measure(setting: &Setting<'_>) -> anyhow::Result<Vec<ProductReport
 }
 
 /// Samples for each of [`ROWS`].
-fn skinny_seconds(setting: &Setting<'_>, dtype: Dtype) -> anyhow::Result<Vec<Vec<f64>>> {
-    let bytes = N * K * dtype.weight_type().bytes_per_weight();
-    let copies = (0..setting.working_set.div_ceil(bytes)).map(|_| weights(dtype));
+fn skinny_seconds(setting: &Setting<'_>, weight_type: WeightType) -> anyhow::Result<Vec<Vec<f64>>> {
+    let bytes = N * K * weight_type.bytes_per_weight();
+    let copies = (0..setting.working_set.div_ceil(bytes)).map(|_| weights(weight_type));
     let copies = copies.collect::<anyhow::Result<Vec<Matrix>>>()?;
     let mut turn = copies.iter().cycle();
     let x = inputs();
@@ -81,11 +82,11 @@ fn skinny_seconds(setting: &Setting<'_>, dtype: Dtype) -> anyhow::Result<Vec<Vec
     })
 }
 
-fn candle_seconds(setting: &Setting<'_>, dtype: Dtype) -> anyhow::Result<Vec<Vec<f64>>> {
-    let (candle_type, rounds) = match dtype {
-        Dtype::F32 => (DType::F32, setting.rounds),
-        Dtype::Bf16 => (DType::BF16, CANDLE_ROUNDS_OF_16_BITS),
-        Dtype::F16 => (DType::F16, CANDLE_ROUNDS_OF_16_BITS),
+fn candle_seconds(setting: &Setting<'_>, weight_type: WeightType) -> anyhow::Result<Vec<Vec<f64>>> {
+    let (candle_type, rounds) = match weight_type {
+        WeightType::F32 => (DType::F32, setting.rounds),
+        WeightType::Bf16 => (DType::BF16, CANDLE_ROUNDS_OF_16_BITS),
+        WeightType::F16 => (DType::F16, CANDLE_ROUNDS_OF_16_BITS),
     };
     let bytes = N * K * candle_type.size_in_bytes();
     let one = Tensor::from_vec(sawtooth(N * K), (N, K), &Device::Cpu)?.to_dtype(candle_type)?;
@@ -103,13 +104,13 @@ fn candle_seconds(setting: &Setting<'_>, dtype: Dtype) -> anyhow::Result<Vec<Vec
 }
 
 /// A copy of the weights of its own, in cache lines as those of a converted checkpoint are.
-fn weights(dtype: Dtype) -> anyhow::Result<Matrix> {
+fn weights(weight_type: WeightType) -> anyhow::Result<Matrix> {
     let values = sawtooth(N * K)
         .into_iter()
         .flat_map(f32::to_ne_bytes)
         .collect();
     let f32 = Matrix::new(SharedBytes::from_vec(values), WeightType::F32, N, K)?;
-    Ok(f32.convert(dtype.weight_type())?)
+    Ok(f32.convert(weight_type)?)
 }
 
 fn inputs() -> Vec<f32> {

@@ -25,7 +25,10 @@ impl Costs<'_> {
     /// The best draft length and its speed-up; (0, 1) where plain decoding is best.
     pub(super) fn optimum(&self, acceptance: f64) -> (usize, f64) {
         let candidates = (1..self.passes.len()).map(|d| (d, self.speedup(acceptance, d)));
-        candidates.fold((0, 1.0), |best, next| if next.1 > best.1 { next } else { best })
+        candidates.fold(
+            (0, 1.0),
+            |best, next| if next.1 > best.1 { next } else { best },
+        )
     }
 }
 
@@ -52,16 +55,38 @@ mod tests {
     #[test]
     fn the_optimum_is_that_of_the_published_table() {
         // First exit at 0.325 of a pass, verification as dear as one row, acceptance 0.9: 1.78.
-        let flat = Costs { plain: 1.0, draft: 0.325, wire: 0.0, passes: &[1.0; 8] };
-        assert!((flat.optimum(0.9).1 - 1.78).abs() < 0.01, "{:?}", flat.optimum(0.9));
-        assert!((flat.optimum(0.8).1 - 1.49).abs() < 0.01, "{:?}", flat.optimum(0.8));
+        let flat = Costs {
+            plain: 1.0,
+            draft: 0.325,
+            wire: 0.0,
+            passes: &[1.0; 8],
+        };
+        assert!(
+            (flat.optimum(0.9).1 - 1.78).abs() < 0.01,
+            "{:?}",
+            flat.optimum(0.9)
+        );
+        assert!(
+            (flat.optimum(0.8).1 - 1.49).abs() < 0.01,
+            "{:?}",
+            flat.optimum(0.8)
+        );
         let slow = Costs { wire: 0.4, ..flat };
-        assert!((slow.optimum(0.8).1 - 1.25).abs() < 0.01, "{:?}", slow.optimum(0.8));
+        assert!(
+            (slow.optimum(0.8).1 - 1.25).abs() < 0.01,
+            "{:?}",
+            slow.optimum(0.8)
+        );
     }
 
     #[test]
     fn dear_drafts_are_not_made() {
-        let costs = Costs { plain: 1.0, draft: 1.0, wire: 0.0, passes: &[1.0; 8] };
+        let costs = Costs {
+            plain: 1.0,
+            draft: 1.0,
+            wire: 0.0,
+            passes: &[1.0; 8],
+        };
         assert_eq!(costs.optimum(0.9), (0, 1.0));
     }
 

@@ -2,7 +2,10 @@
 //! oracle says: a pair with random weights and the costs of a real one.
 
 use super::first_exit;
-use crate::{bench::subject::Subject, oracle::{Oracle, Prophecy}};
+use crate::{
+    bench::subject::Subject,
+    oracle::{Oracle, Prophecy},
+};
 use draft_svc::session::{DraftSession, DrafterProfile};
 use dssd_common::{
     entropy::Summary,
@@ -38,7 +41,9 @@ const OUTBOX: usize = 16;
 /// # Errors
 /// If a tensor is unfit.
 pub(super) fn share_of_a_pass(subject: &Subject) -> anyhow::Result<f64> {
-    let bytes = |layers| anyhow::Ok(decoder(subject, Arc::clone(&subject.kernels), layers)?.bytes_per_pass());
+    let bytes = |layers| {
+        anyhow::Ok(decoder(subject, Arc::clone(&subject.kernels), layers)?.bytes_per_pass())
+    };
     let whole = bytes(subject.checkpoint.config().layers)?;
     Ok(bytes(first_exit(subject)?)? as f64 / whole as f64)
 }
@@ -46,7 +51,7 @@ pub(super) fn share_of_a_pass(subject: &Subject) -> anyhow::Result<f64> {
 fn decoder(subject: &Subject, kernels: Arc<Kernels>, layers: usize) -> anyhow::Result<Decoder> {
     let options = DecoderOptions {
         band_ends: vec![layers],
-        compute: subject.compute,
+        compute: subject.dtype.compute(),
         max_context: subject.checkpoint.config().max_positions.min(MAX_CONTEXT),
     };
     Ok(Decoder::load(&subject.checkpoint, kernels, options)?)
@@ -176,7 +181,10 @@ fn serve(
             .map_err(|refusal| Status::failed_precondition(refusal.to_string()))?;
         let mut answers: Vec<DrafterMessage> = answer.into_iter().collect();
         if draft.is_none() {
-            draft = session.settings().map(|open| Draft::open(shared, open)).transpose()?;
+            draft = session
+                .settings()
+                .map(|open| Draft::open(shared, open))
+                .transpose()?;
         }
         if let Some(draft) = &mut draft {
             draft.work(&mut session, &mut answers)?;
@@ -204,7 +212,12 @@ impl<'a> Draft<'a> {
         let mut model = shared.model();
         let sequence = model.kv.open(MAX_CONTEXT).map_err(internal)?;
         let prophecy = shared.oracle.prophecy(open);
-        Ok(Self { shared, prophecy, sequence, tokens })
+        Ok(Self {
+            shared,
+            prophecy,
+            sequence,
+            tokens,
+        })
     }
 
     /// Runs what the session plans: the feed, and the draft that is asked for.
@@ -231,7 +244,10 @@ impl<'a> Draft<'a> {
             model.run(self.sequence, start, &feed, goal.is_some())?;
             answers.extend(session.fed(feed.len(), DrafterLoad::default()));
             if goal.is_some() {
-                let entropy = model.summaries.first().map_or(0.0, |summary| summary.entropy);
+                let entropy = model
+                    .summaries
+                    .first()
+                    .map_or(0.0, |summary| summary.entropy);
                 let mut token = self.prophecy.propose(session.tokens().len() as u32);
                 token.entropy = entropy;
                 session.drafted(token);
@@ -265,17 +281,27 @@ impl Model {
         decides: bool,
     ) -> Result<(), Status> {
         self.kv.truncate(sequence, start);
-        let span = Span { sequence, end: start + tokens.len(), tokens };
+        let span = Span {
+            sequence,
+            end: start + tokens.len(),
+            tokens,
+        };
         let width = self.decoder.config().hidden;
-        let states = self.decoder.advance(&mut self.kv, 0, &[span]).map_err(internal)?;
+        let states = self
+            .decoder
+            .advance(&mut self.kv, 0, &[span])
+            .map_err(internal)?;
         if !decides {
             return Ok(());
         }
         self.hidden.clear();
-        self.hidden.extend_from_slice(&states[states.len() - width..]);
+        self.hidden
+            .extend_from_slice(&states[states.len() - width..]);
         self.decoder.logits(&self.hidden, &mut self.logits);
         let vocabulary = self.decoder.vocabulary();
-        self.decoder.kernels().summarize(&self.logits, vocabulary, &mut self.summaries);
+        self.decoder
+            .kernels()
+            .summarize(&self.logits, vocabulary, &mut self.summaries);
         Ok(())
     }
 }

@@ -32,7 +32,13 @@ const EXITS: usize = 4;
 const PASS_ROUNDS: usize = 11;
 const ORACLE_SEED: u64 = 7;
 /// What is tried on a real model when nothing is said.
-const POLICIES: [&str; 5] = ["fixed:0:2", "fixed:0:4", "fixed:1:3", "entropy:1", "entropy:2"];
+const POLICIES: [&str; 5] = [
+    "fixed:0:2",
+    "fixed:0:4",
+    "fixed:1:3",
+    "entropy:1",
+    "entropy:2",
+];
 
 /// Measures the running pair: plain decoding and every policy, in turn.
 ///
@@ -63,7 +69,8 @@ pub(crate) struct Args {
 fn probability(text: &str) -> Result<f64, String> {
     let value: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
     let fits = (0.0..=1.0).contains(&value);
-    fits.then_some(value).ok_or_else(|| "must be from 0 to 1".to_owned())
+    fits.then_some(value)
+        .ok_or_else(|| "must be from 0 to 1".to_owned())
 }
 
 /// Runs the measurements and tells them.
@@ -92,7 +99,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     pair.drafter.stop().await?;
     let plain_tokens_per_second = median(&measured.plain_rates);
     let report = Report {
-        dtype: subject.dtype()?,
+        dtype: subject.type_name()?,
         threads: subject.kernels.threads(),
         acceptance: args.acceptance,
         round_trip_seconds,
@@ -118,13 +125,23 @@ fn default_policies(
     passes: &[f64],
 ) -> anyhow::Result<Vec<PolicySpec>> {
     let Some(acceptance) = acceptance else {
-        return Ok(POLICIES.iter().map(|name| name.parse()).collect::<Result<_, _>>()?);
+        return Ok(POLICIES
+            .iter()
+            .map(|name| name.parse())
+            .collect::<Result<_, _>>()?);
     };
     let share = drafter::share_of_a_pass(subject)?;
-    let costs = Costs { plain: passes[0], draft: share * passes[0], wire: 0.0, passes };
+    let costs = Costs {
+        plain: passes[0],
+        draft: share * passes[0],
+        wire: 0.0,
+        passes,
+    };
     let (best, _) = costs.optimum(acceptance);
     let lengths = best.saturating_sub(1).max(1)..=best + 1;
-    Ok(lengths.map(|tokens| PolicySpec::Fixed { head: 0, tokens }).collect())
+    Ok(lengths
+        .map(|tokens| PolicySpec::Fixed { head: 0, tokens })
+        .collect())
 }
 
 /// The two services.
@@ -142,10 +159,12 @@ impl Pair {
         };
         let drafter = match oracle {
             Some(acceptance) => {
-                let settings = OracleSettings { acceptance, seed: ORACLE_SEED };
+                let settings = OracleSettings {
+                    acceptance,
+                    seed: ORACLE_SEED,
+                };
                 let kernels = Arc::new(Kernels::new(subject.kernels.threads()));
-                let drafter =
-                    WorkingDrafter::load(subject, kernels, Oracle::new(truth, settings))?;
+                let drafter = WorkingDrafter::load(subject, kernels, Oracle::new(truth, settings))?;
                 pair::own_drafter(drafter).await?
             }
             None => drafter(subject, tokenizer.clone()).await?,
@@ -153,20 +172,24 @@ impl Pair {
         let mut config = verify_svc::Config::for_model(subject.name.clone().into());
         config.drafts = vec![drafter.uri()?];
         config.threads = Some(subject.kernels.threads());
-        config.dtype = subject.service_dtype();
+        config.dtype = subject.dtype;
         let (checkpoint, text) = (Arc::clone(&subject.checkpoint), tokenizer.clone());
         let listener = pair::listener().await?;
         let verifier = Service::spawn(listener, async move |listener, shutdown| {
             Ok(verify_svc::run_with(config, checkpoint, text, listener, shutdown).await?)
         })?;
-        Ok(Self { drafter, verifier, tokenizer })
+        Ok(Self {
+            drafter,
+            verifier,
+            tokenizer,
+        })
     }
 }
 
 async fn drafter(subject: &Subject, tokenizer: Option<Arc<Tokenizer>>) -> anyhow::Result<Service> {
     let mut config = draft_svc::Config::for_model(subject.name.clone().into());
     config.threads = Some(subject.kernels.threads());
-    config.dtype = subject.service_dtype();
+    config.dtype = subject.dtype;
     let checkpoint = Arc::clone(&subject.checkpoint);
     Service::spawn(pair::listener().await?, async move |listener, shutdown| {
         Ok(draft_svc::run_with(config, checkpoint, tokenizer, listener, shutdown).await?)

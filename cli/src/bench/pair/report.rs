@@ -4,10 +4,7 @@ use super::{
     costs::{self, Costs},
     runs::PolicyRuns,
 };
-use crate::bench::{
-    Dtype,
-    timing::{median, median_ratio},
-};
+use crate::bench::timing::{median, median_ratio};
 use serde::Serialize;
 use std::fmt;
 
@@ -15,7 +12,7 @@ use std::fmt;
 #[derive(Serialize)]
 pub(super) struct Report {
     pub(super) shape: String,
-    pub(super) dtype: Dtype,
+    pub(super) dtype: &'static str,
     pub(super) threads: usize,
     pub(super) acceptance: Option<f64>,
     pub(super) plain_tokens_per_second: f64,
@@ -85,10 +82,23 @@ impl PolicyReport {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { shape, dtype, threads, .. } = self;
+        let Self {
+            shape,
+            dtype,
+            threads,
+            ..
+        } = self;
         writeln!(f, "{shape}, {dtype}, {threads} threads")?;
-        writeln!(f, "plain        {:.1} tokens/s", self.plain_tokens_per_second)?;
-        writeln!(f, "round trip   {:.0} us without model work", 1e6 * self.round_trip_seconds)?;
+        writeln!(
+            f,
+            "plain        {:.1} tokens/s",
+            self.plain_tokens_per_second
+        )?;
+        writeln!(
+            f,
+            "round trip   {:.0} us without model work",
+            1e6 * self.round_trip_seconds
+        )?;
         writeln!(
             f,
             "\npolicy       tokens/s speed-up optimum accepted length wasted coverage   draft  verify    wire ms"

@@ -7,8 +7,8 @@ use crate::{
 };
 use anyhow::Context;
 use dssd_proto::v1::{
-    Commit, DrafterMessage, Open, VerifierMessage, drafter_message, drafting_client::DraftingClient,
-    verifier_message,
+    Commit, DrafterMessage, Open, VerifierMessage, drafter_message,
+    drafting_client::DraftingClient, verifier_message,
 };
 use std::time::Instant;
 use tokio::sync::mpsc;
@@ -28,10 +28,19 @@ const REQUEST: &str = "round-trip";
 /// If loopback connections fail.
 pub(super) async fn measure() -> anyhow::Result<f64> {
     let truth = Truth::default();
-    truth.tell(REQUEST, &vec![1; (ROUNDS + UNCOUNTED + 1) * TOKENS as usize]);
-    let settings = OracleSettings { acceptance: 1.0, seed: 0 };
+    truth.tell(
+        REQUEST,
+        &vec![1; (ROUNDS + UNCOUNTED + 1) * TOKENS as usize],
+    );
+    let settings = OracleSettings {
+        acceptance: 1.0,
+        seed: 0,
+    };
     let service = pair::own_drafter(Oracle::new(truth, settings)).await?;
-    let channel = Endpoint::from(service.uri()?).tcp_nodelay(true).connect().await?;
+    let channel = Endpoint::from(service.uri()?)
+        .tcp_nodelay(true)
+        .connect()
+        .await?;
     let (sender, outbox) = mpsc::channel(1);
     let open = Open {
         request_id: REQUEST.to_owned(),
@@ -40,14 +49,20 @@ pub(super) async fn measure() -> anyhow::Result<f64> {
         vocabulary_size: 2,
         ..Open::default()
     };
-    sender.send(message(verifier_message::Message::Open(open))).await?;
-    let opening = DraftingClient::new(channel).draft(ReceiverStream::new(outbox)).await;
+    sender
+        .send(message(verifier_message::Message::Open(open)))
+        .await?;
+    let opening = DraftingClient::new(channel)
+        .draft(ReceiverStream::new(outbox))
+        .await;
     let mut inbox = opening.context("the drafter does not answer")?.into_inner();
     next(&mut inbox).await?;
     let mut seconds = Vec::with_capacity(ROUNDS);
     for round in 0..ROUNDS + UNCOUNTED {
         let begun = Instant::now();
-        sender.send(message(verifier_message::Message::Commit(commit(round)))).await?;
+        sender
+            .send(message(verifier_message::Message::Commit(commit(round))))
+            .await?;
         let answer = next(&mut inbox).await?;
         let elapsed = begun.elapsed().as_secs_f64();
         let proposed = matches!(answer.message, Some(drafter_message::Message::Proposal(_)));
@@ -62,7 +77,9 @@ pub(super) async fn measure() -> anyhow::Result<f64> {
 }
 
 fn message(message: verifier_message::Message) -> VerifierMessage {
-    VerifierMessage { message: Some(message) }
+    VerifierMessage {
+        message: Some(message),
+    }
 }
 
 fn commit(round: usize) -> Commit {
@@ -80,5 +97,8 @@ fn commit(round: usize) -> Commit {
 }
 
 async fn next(inbox: &mut Streaming<DrafterMessage>) -> anyhow::Result<DrafterMessage> {
-    inbox.message().await?.context("the drafter ended the stream")
+    inbox
+        .message()
+        .await?
+        .context("the drafter ended the stream")
 }

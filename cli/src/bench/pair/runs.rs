@@ -24,9 +24,14 @@ const WARM_UP_TOKENS: u32 = 24;
 /// The prompts for a model.
 pub(super) fn prompts(subject: &Subject, has_tokenizer: bool) -> Vec<Prompt> {
     if has_tokenizer {
-        return OPENINGS.iter().map(|&text| Prompt::Text(text.to_owned())).collect();
+        return OPENINGS
+            .iter()
+            .map(|&text| Prompt::Text(text.to_owned()))
+            .collect();
     }
-    vec![Prompt::TokenIds(TokenIds { ids: subject.tokens(PROMPT_TOKENS) })]
+    vec![Prompt::TokenIds(TokenIds {
+        ids: subject.tokens(PROMPT_TOKENS),
+    })]
 }
 
 /// How generations are run.
@@ -72,7 +77,11 @@ pub(super) struct Totals {
 impl Totals {
     fn add(&mut self, generated: &Generated) {
         let tokens = generated.token_ids.len() as u64;
-        let report = generated.finish.speculative_decoding.clone().unwrap_or_default();
+        let report = generated
+            .finish
+            .speculative_decoding
+            .clone()
+            .unwrap_or_default();
         let decoded = tokens.saturating_sub(1);
         self.tokens += tokens;
         self.decoded += decoded;
@@ -115,7 +124,9 @@ impl Runs {
         for round in 0..rounds {
             for prompt in 0..self.prompts.len() {
                 let id = |name: &dyn std::fmt::Display| format!("bench-{round}-{prompt}-{name}");
-                let plain = self.generate(prompt, PolicySpec::Off, &id(&"plain")).await?;
+                let plain = self
+                    .generate(prompt, PolicySpec::Off, &id(&"plain"))
+                    .await?;
                 measured.plain_rates.push(plain.tokens_per_second);
                 for runs in &mut measured.policies {
                     let id = id(&runs.policy);
@@ -135,7 +146,7 @@ impl Runs {
     async fn warm_up(&mut self, policies: &[PolicySpec]) -> anyhow::Result<()> {
         let whole = std::mem::replace(&mut self.max_new_tokens, WARM_UP_TOKENS);
         let plain = self.generate(0, PolicySpec::Off, "warm-up-plain").await?;
-        for &policy in policies.first() {
+        if let Some(&policy) = policies.first() {
             let id = "warm-up-drafted";
             self.truth.tell(id, &plain.token_ids);
             self.generate(0, policy, id).await?;
