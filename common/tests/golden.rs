@@ -1,4 +1,8 @@
 //! The model against reference values that Hugging Face transformers computed in f32.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a failed assumption of a test is a failed test"
+)]
 
 use dssd_common::{
     checkpoint::Checkpoint,

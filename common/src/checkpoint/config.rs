@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    kernels::Activation,
+};
 
 /// Family, which decides the names and the layout of the tensors; the arithmetic is told by
 /// the other fields of [`ModelConfig`].
@@ -30,19 +33,6 @@ pub struct Norm {
     pub kind: NormKind,
     /// Added under the square root.
     pub eps: f64,
-}
-
-/// Non-linearity of the MLP.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Activation {
-    /// `x · Φ(x)`, by the error function.
-    Gelu,
-    /// Its approximation by tanh.
-    GeluTanh,
-    /// `x · sigmoid(x)`.
-    Silu,
-    /// `max(x, 0)`.
-    Relu,
 }
 
 /// How rotary frequencies are changed for contexts longer than those first trained on.

@@ -6,11 +6,11 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
-    config::{Activation, Architecture, ModelConfig, Norm, NormKind},
+    config::{Architecture, ModelConfig, Norm, NormKind},
     fields::Fields,
     rope,
 };
-use crate::error::Result;
+use crate::{error::Result, kernels::Activation};
 
 /// Fields that say nothing about the arithmetic of a pass: training, bookkeeping, and what
 /// other programs do with the model.

@@ -26,7 +26,7 @@ use std::{
     sync::OnceLock,
 };
 
-pub use config::{Activation, Architecture, ModelConfig, Norm, NormKind, Rotary, RotaryScaling};
+pub use config::{Architecture, ModelConfig, Norm, NormKind, Rotary, RotaryScaling};
 pub use generation::GenerationDefaults;
 pub use layout::{embedding_name, expected_tensors, layer_prefix};
 pub(crate) use manifest::hex;

@@ -1,7 +1,10 @@
 //! The published sizes of well-known models, for random weights of the same shape.
 
-use super::config::{Activation, Architecture, ModelConfig, Norm, NormKind, Rotary, RotaryScaling};
-use crate::error::{Error, Result};
+use super::config::{Architecture, ModelConfig, Norm, NormKind, Rotary, RotaryScaling};
+use crate::{
+    error::{Error, Result},
+    kernels::Activation,
+};
 
 /// The configuration of a published model.
 pub fn shape(name: &str) -> Result<ModelConfig> {

@@ -6,7 +6,7 @@ use super::{
 };
 
 /// A non-linear function of one feature.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub enum Activation {
     /// x · Φ(x), with the normal distribution function ("gelu" of Hugging Face).
     Gelu,

@@ -8,8 +8,7 @@ use super::{
 };
 use crate::{
     Result,
-    checkpoint::{self, Architecture, ModelConfig},
-    kernels::Activation,
+    checkpoint::{Architecture, ModelConfig},
     kv::Step,
 };
 
@@ -62,7 +61,7 @@ impl Layer {
                 .transpose()?,
             up: linear(&names.up, config.mlp_bias)?,
             down: linear(&names.down, config.mlp_bias)?,
-            activation: kernel_activation(config.activation),
+            activation: config.activation,
         };
         Ok(Self {
             attention_norm: Norm::load(loader, config, &names.attention_norm)?,
@@ -106,15 +105,6 @@ impl Layer {
 
     pub(super) fn byte_len(&self) -> usize {
         self.attention.byte_len() + self.mlp.byte_len()
-    }
-}
-
-fn kernel_activation(activation: checkpoint::Activation) -> Activation {
-    match activation {
-        checkpoint::Activation::Gelu => Activation::Gelu,
-        checkpoint::Activation::GeluTanh => Activation::GeluTanh,
-        checkpoint::Activation::Silu => Activation::Silu,
-        checkpoint::Activation::Relu => Activation::Relu,
     }
 }
 

@@ -9,15 +9,18 @@
 //! row. The last drafted token has no keys and values yet. When a Commit comes, everything up
 //! to the first difference is kept.
 
+mod draft;
 mod refusal;
 
 use std::time::Duration;
 
 use dssd_proto::v1::{
-    Commit, DraftStopReason, DraftedToken, DrafterLoad, DrafterMessage, Open, Proposal, Ready,
-    Resync, SamplingSettings, VerifierMessage, drafter_message::Message, verifier_message,
+    Commit, DraftStopReason, DraftedToken, DrafterLoad, DrafterMessage, Open, Ready, Resync,
+    VerifierMessage, drafter_message::Message, verifier_message,
 };
 
+use draft::Draft;
+pub use draft::DraftGoal;
 pub use refusal::Refusal;
 use refusal::{check_commit, check_open};
 
@@ -40,21 +43,6 @@ pub struct DrafterProfile {
     pub calibration_id: String,
 }
 
-/// A draft that is wanted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DraftGoal {
-    /// The Commit that asked.
-    pub epoch: u64,
-    /// Index of the first drafted token: L.
-    pub base_position: usize,
-    /// Longest draft: as asked, and as the profile and the context permit.
-    pub max_draft_tokens: u32,
-    /// When the Commit came.
-    pub started: Duration,
-    /// When drafting must end; `None` is never.
-    pub deadline: Option<Duration>,
-}
-
 /// What the engine is to do for this session.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Plan<'a> {
@@ -66,14 +54,6 @@ pub struct Plan<'a> {
     /// ([`DraftSession::drafted`]) or the end ([`DraftSession::finished`]). Ask
     /// [`DraftSession::must_stop`] before any row.
     pub goal: Option<DraftGoal>,
-}
-
-/// A draft in progress.
-#[derive(Debug, Clone)]
-struct Draft {
-    goal: DraftGoal,
-    tokens: Vec<DraftedToken>,
-    context_limited: bool,
 }
 
 /// The drafting protocol of one stream.
@@ -214,7 +194,7 @@ impl DraftSession {
         Plan {
             truncate_to: self.fed,
             feed: &self.held[self.fed..end],
-            goal: self.draft.as_ref().map(|draft| draft.goal),
+            goal: self.draft.as_ref().map(Draft::goal),
         }
     }
 
@@ -229,28 +209,14 @@ impl DraftSession {
     pub fn drafted(&mut self, token: DraftedToken) {
         if let Some(draft) = &mut self.draft {
             self.held.push(token.token_id);
-            draft.tokens.push(token);
+            draft.push(token);
         }
     }
 
     /// Why the draft in progress must end at the time `now`, whatever the policy says.
     pub fn must_stop(&self, now: Duration) -> Option<DraftStopReason> {
-        let draft = self.draft.as_ref()?;
-        let ends = |token: &DraftedToken| {
-            self.sampling()
-                .is_some_and(|s| s.stop_token_ids.contains(&token.token_id))
-        };
-        if draft.tokens.last().is_some_and(ends) {
-            return Some(DraftStopReason::EndOfSequence);
-        }
-        if draft.tokens.len() >= draft.goal.max_draft_tokens as usize {
-            return Some(match draft.context_limited {
-                true => DraftStopReason::ContextFull,
-                false => DraftStopReason::MaxDraft,
-            });
-        }
-        let over = draft.goal.deadline.is_some_and(|deadline| now >= deadline);
-        over.then_some(DraftStopReason::Time)
+        let stop_tokens = &self.open.as_ref()?.sampling.as_ref()?.stop_token_ids;
+        self.draft.as_ref()?.must_stop(stop_tokens, now)
     }
 
     /// Ends the draft in progress and returns its Proposal; `None` if there is no draft.
@@ -260,23 +226,10 @@ impl DraftSession {
         now: Duration,
         load: DrafterLoad,
     ) -> Option<DrafterMessage> {
-        let draft = self.draft.take()?;
-        let elapsed = now.saturating_sub(draft.goal.started);
-        let proposal = Proposal {
-            epoch: draft.goal.epoch,
-            base_position: position(draft.goal.base_position),
-            tokens: draft.tokens,
-            stop_reason: reason.into(),
-            draft_us: u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX),
-            load: Some(load),
-        };
+        let proposal = self.draft.take()?.into_proposal(reason, now, load);
         Some(DrafterMessage {
             message: Some(Message::Proposal(proposal)),
         })
-    }
-
-    fn sampling(&self) -> Option<&SamplingSettings> {
-        self.open.as_ref()?.sampling.as_ref()
     }
 
     /// Commits `tokens` from position `first` on, which is at most `committed`.
@@ -295,26 +248,10 @@ impl DraftSession {
     }
 
     fn begin(&mut self, commit: &Commit, now: Duration) {
-        let base_position = self.committed;
-        let room = position(self.profile.max_context.saturating_sub(base_position));
-        let wanted = commit.max_draft_tokens.min(self.profile.max_draft_tokens);
         // The row of the newest committed token must run to give the first choice.
-        self.held.truncate(base_position);
-        self.fed = self.fed.min(base_position.saturating_sub(1));
-        let deadline = commit
-            .draft_budget_us
-            .and_then(|us| now.checked_add(Duration::from_micros(us)));
-        self.draft = Some(Draft {
-            goal: DraftGoal {
-                epoch: commit.epoch,
-                base_position,
-                max_draft_tokens: wanted.min(room),
-                started: now,
-                deadline,
-            },
-            tokens: Vec::new(),
-            context_limited: room < wanted,
-        });
+        self.held.truncate(self.committed);
+        self.fed = self.fed.min(self.committed.saturating_sub(1));
+        self.draft = Some(Draft::new(commit, &self.profile, now));
     }
 
     fn ready(&mut self, load: DrafterLoad) -> Option<DrafterMessage> {
@@ -348,6 +285,3 @@ impl DraftSession {
 fn position(index: usize) -> u32 {
     u32::try_from(index).unwrap_or(u32::MAX)
 }
-
-#[cfg(test)]
-mod scenarios;

@@ -15,7 +15,7 @@ use dssd_common::{
     sampling::{self, History, Sampler, Scratch},
     tokenizer::TextStream,
 };
-use dssd_proto::v1::{self, DraftStopReason, FinishReason, PlainReason};
+use dssd_proto::v1::{self, FinishReason, PlainReason};
 use std::{net::SocketAddr, time::Duration};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -32,8 +32,8 @@ pub(super) enum WorkKind {
     /// The newest token alone, or with the end of the prompt before it. `None`: a prefill gave
     /// the token, so it is no round.
     Plain(Option<PlainReason>),
-    /// The newest token and a draft, which ended for a reason.
-    Verify(Vec<v1::DraftedToken>, DraftStopReason),
+    /// The newest token and a draft.
+    Verify(v1::Proposal),
 }
 
 impl Work {
@@ -42,7 +42,7 @@ impl Work {
         match &self.kind {
             WorkKind::Prefill => 0,
             WorkKind::Plain(_) => 1,
-            WorkKind::Verify(draft, _) => draft.len() + 1,
+            WorkKind::Verify(proposal) => proposal.tokens.len() + 1,
         }
     }
 }
@@ -169,17 +169,13 @@ impl Generation {
                     kind: WorkKind::Plain(Some(reason)),
                 })
             }
-            Next::Verify {
-                tokens: mut draft,
-                stop_reason,
-                ..
-            } => {
+            Next::Verify(mut proposal) => {
                 // The newest token needs a row of its own; what does not fit counts as rejected.
-                draft.truncate(budget - 1);
-                tokens.extend(draft.iter().map(|drafted| drafted.token_id));
+                proposal.tokens.truncate(budget - 1);
+                tokens.extend(proposal.tokens.iter().map(|drafted| drafted.token_id));
                 Turn::Run(Work {
                     tokens,
-                    kind: WorkKind::Verify(draft, stop_reason),
+                    kind: WorkKind::Verify(proposal),
                 })
             }
         }
@@ -200,7 +196,7 @@ impl Generation {
         let draft = match &work.kind {
             WorkKind::Prefill => return Ok(Outcome::default()),
             WorkKind::Plain(_) => &[][..],
-            WorkKind::Verify(draft, _) => draft,
+            WorkKind::Verify(proposal) => &proposal.tokens,
         };
         let mut outcome = Outcome {
             accepted: draft.first().map(|_| 0),
@@ -250,20 +246,11 @@ impl Generation {
 
     fn trace(&self, work: &Work, outcome: &Outcome) -> v1::RoundTrace {
         let accepted = outcome.accepted.unwrap_or(0);
-        let (draft, stop_reason, plain_reason) = match &work.kind {
-            WorkKind::Verify(draft, reason) => {
-                (draft.as_slice(), *reason, PlainReason::Unspecified)
-            }
-            WorkKind::Plain(reason) => (
-                &[][..],
-                DraftStopReason::Unspecified,
-                reason.unwrap_or_default(),
-            ),
-            WorkKind::Prefill => (
-                &[][..],
-                DraftStopReason::Unspecified,
-                PlainReason::Unspecified,
-            ),
+        let nothing = v1::Proposal::default();
+        let (proposal, plain_reason) = match &work.kind {
+            WorkKind::Verify(proposal) => (proposal, PlainReason::Unspecified),
+            WorkKind::Plain(reason) => (&nothing, reason.unwrap_or_default()),
+            WorkKind::Prefill => (&nothing, PlainReason::Unspecified),
         };
         let traced = |(i, token): (usize, &v1::DraftedToken)| v1::TracedToken {
             token_id: token.token_id,
@@ -273,10 +260,10 @@ impl Generation {
         };
         v1::RoundTrace {
             round: self.rounds,
-            drafted: draft.iter().enumerate().map(traced).collect(),
+            drafted: proposal.tokens.iter().enumerate().map(traced).collect(),
             correction: outcome.committed.get(accepted).copied().unwrap_or_default(),
             kv_position: (self.history.len() - 1) as u32,
-            stop_reason: stop_reason.into(),
+            stop_reason: proposal.stop_reason,
             plain_reason: plain_reason.into(),
         }
     }

@@ -7,83 +7,38 @@
 //! and values yet: the KV cache ends at L − 1, and the first drafted token has index L.
 //! Whatever a drafter sends or fails to send, the session only ever suggests tokens to
 //! verify; the committed tokens come from the caller alone.
+//!
+//! | state | how it is entered | the next round |
+//! |---|---|---|
+//! | detached | start, loss, nonsense | plain |
+//! | opened | [`VerifySession::attach`], Resync: an Open is sent | plain |
+//! | ready, nothing asked | Ready; a pause, a rest after late proposals, one token left | plain |
+//! | asked | end of a round: a Commit with `max_draft_tokens` > 0 is sent | wait |
+//! | proposed | Proposal of the current epoch | verify, or plain if it is empty |
+//! | late | the wait budget ended | plain |
 
 mod back_off;
+mod nonsense;
 mod statistics;
 mod stream;
 
 use std::time::Duration;
 
 use dssd_proto::v1::{
-    DraftStopReason, DraftedToken, DrafterMessage, Open, PlainReason, Speculation, SpeculationMode,
-    VerifierMessage, drafter_message::Message,
+    DrafterMessage, Open, PlainReason, Proposal, Speculation, SpeculationMode, VerifierMessage,
+    drafter_message::Message,
 };
 
 use back_off::BackOff;
+pub use nonsense::Nonsense;
 pub use statistics::Statistics;
 use stream::{Receipt, Stream};
-
-/// Why a drafter's message cannot be true.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Nonsense {
-    /// A `DrafterMessage` without any of its alternatives.
-    #[error("empty message")]
-    EmptyMessage,
-    /// A message for a Commit that was never sent.
-    #[error("epoch {epoch} was never sent, the newest is {newest}")]
-    UnknownEpoch {
-        /// What the drafter said.
-        epoch: u64,
-        /// The newest epoch sent.
-        newest: u64,
-    },
-    /// A proposal that starts elsewhere than the Commit of its epoch asked.
-    #[error("proposal starts at {found}, asked for {expected}")]
-    BasePosition {
-        /// What the drafter said.
-        found: u32,
-        /// What its Commit asked for.
-        expected: usize,
-    },
-    /// A proposal with more tokens than were asked for.
-    #[error("{found} tokens proposed, at most {most} asked for")]
-    TooManyTokens {
-        /// Tokens in the proposal.
-        found: usize,
-        /// `max_draft_tokens` of its Commit.
-        most: u32,
-    },
-    /// A token id at or above the vocabulary size.
-    #[error("token id {0} is outside the vocabulary")]
-    TokenId(u32),
-    /// An entropy that is negative or not a number.
-    #[error("entropy of a drafted token is negative or not finite")]
-    Entropy,
-    /// A position beyond every token that the drafter was told.
-    #[error("drafter holds {held} positions, was told {told} tokens")]
-    HeldPosition {
-        /// What the drafter said.
-        held: u32,
-        /// Committed tokens that it was told.
-        told: usize,
-    },
-    /// One Resync after another, with no proposal in between.
-    #[error("too many resyncs without a proposal")]
-    RepeatedResync,
-}
 
 /// What the next round of a generation can be.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Next {
-    /// Verify these tokens, which follow the newest committed one.
-    Verify {
-        /// The Commit that asked for them.
-        epoch: u64,
-        /// At least one token.
-        tokens: Vec<DraftedToken>,
-        /// Why there are no more.
-        stop_reason: DraftStopReason,
-    },
+    /// Verify this proposal: at least one token, following the newest committed one.
+    Verify(Proposal),
     /// Decode one token plainly.
     Plain(PlainReason),
     /// A proposal is on its way: sit out until it comes, or until this moment.
@@ -119,8 +74,8 @@ pub struct VerifySession {
     back_off: BackOff,
     /// Why no draft was asked for, where that is so.
     idle: PlainReason,
-    /// What the last call of `next` said of the present round, if it was plain.
-    plain: Option<PlainReason>,
+    /// What the present round is, as `next` said last.
+    round: Option<Next>,
     statistics: Statistics,
 }
 
@@ -133,7 +88,7 @@ impl VerifySession {
             stream: None,
             back_off: BackOff::default(),
             idle: PlainReason::Paused,
-            plain: None,
+            round: None,
             statistics: Statistics::default(),
         }
     }
@@ -160,6 +115,12 @@ impl VerifySession {
         self.stream.is_some()
     }
 
+    /// Whether the attached drafter has processed the newest Open. There is no clock here: a
+    /// caller that finds it takes too long drops the stream and calls [`Self::on_lost`].
+    pub fn is_ready(&self) -> bool {
+        self.stream.as_ref().is_some_and(Stream::is_ready)
+    }
+
     /// All committed tokens, prompt included.
     pub fn tokens(&self) -> &[u32] {
         &self.open.token_ids
@@ -171,7 +132,8 @@ impl VerifySession {
     }
 
     /// Takes a message of the attached stream, and returns what to answer. After an error the
-    /// session is detached: drop the stream and exclude the drafter for a while.
+    /// session is detached: drop the stream and exclude the drafter for a while. The `load` in
+    /// messages is the caller's to read.
     pub fn on_message(
         &mut self,
         message: DrafterMessage,
@@ -206,7 +168,10 @@ impl VerifySession {
             }
             Some(Message::Resync(resync)) => {
                 let answer = stream.on_resync(&resync, &self.open)?;
-                self.statistics.resyncs += u64::from(answer.is_some());
+                if answer.is_some() {
+                    self.statistics.resyncs += 1;
+                    self.idle = PlainReason::NotReady;
+                }
                 Ok(answer)
             }
         }
@@ -215,10 +180,7 @@ impl VerifySession {
     /// What the next round can be at the time `now`. May be asked again until the round runs.
     pub fn next(&mut self, now: Duration) -> Next {
         let next = self.decide(now);
-        self.plain = match next {
-            Next::Plain(reason) => Some(reason),
-            _ => None,
-        };
+        self.round = Some(next.clone());
         next
     }
 
@@ -232,18 +194,14 @@ impl VerifySession {
                 PlainReason::NoDrafter
             });
         };
-        let epoch = stream.epoch();
         let Some(request) = stream.request_mut() else {
             return Next::Plain(self.idle);
         };
         if let Some(proposal) = &request.proposal {
-            return match &proposal.tokens[..] {
-                [] => Next::Plain(PlainReason::EmptyProposal),
-                tokens => Next::Verify {
-                    epoch,
-                    tokens: tokens.to_vec(),
-                    stop_reason: proposal.stop_reason(),
-                },
+            return if proposal.tokens.is_empty() {
+                Next::Plain(PlainReason::EmptyProposal)
+            } else {
+                Next::Verify(proposal.clone())
             };
         }
         if now < request.deadline {
@@ -268,11 +226,14 @@ impl VerifySession {
         accepted: Option<usize>,
         hints: &RoundHints,
     ) -> Option<VerifierMessage> {
-        match accepted {
-            Some(accepted) => self.close_verified(accepted),
-            None => self.statistics.count_plain(self.plain),
+        match (self.round.take(), accepted) {
+            (Some(Next::Verify(proposal)), Some(accepted)) => {
+                self.close_verified(&proposal, accepted);
+            }
+            (Some(Next::Plain(reason)), None) => self.statistics.count_plain(reason),
+            // What a prefill gave is no round.
+            _ => {}
         }
-        self.plain = None;
         self.open.token_ids.extend_from_slice(tokens);
         let length = self.draft_length(hints);
         let stream = self.stream.as_mut()?;
@@ -286,14 +247,12 @@ impl VerifySession {
         Some(stream.ask(&self.open.token_ids, length, hints))
     }
 
-    fn close_verified(&mut self, accepted: usize) {
-        let Some(proposal) = self.stream.as_mut().and_then(Stream::take_verified) else {
-            return;
-        };
+    /// The drafter may be gone, or another one attached, since the proposal came.
+    fn close_verified(&mut self, proposal: &Proposal, accepted: usize) {
         let accepted = accepted.min(proposal.tokens.len());
-        self.statistics.count_draft(&proposal, accepted);
+        self.statistics.count_draft(proposal, accepted);
         if let Some(stream) = &mut self.stream {
-            stream.verdict(proposal.epoch, accepted);
+            stream.settle(accepted);
         }
     }
 
@@ -315,6 +274,3 @@ impl VerifySession {
         }
     }
 }
-
-#[cfg(test)]
-mod scenarios;

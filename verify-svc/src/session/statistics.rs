@@ -109,10 +109,7 @@ impl Statistics {
         self.stale_proposals += u64::from(unused);
     }
 
-    /// A round without a draft. What a prefill gave is no round: no reason was asked for.
-    pub(super) fn count_plain(&mut self, reason: Option<PlainReason>) {
-        if let Some(reason) = reason {
-            *self.plain_rounds.entry(reason).or_default() += 1;
-        }
+    pub(super) fn count_plain(&mut self, reason: PlainReason) {
+        *self.plain_rounds.entry(reason).or_default() += 1;
     }
 }

@@ -43,7 +43,7 @@ pub(super) enum Receipt {
     Stale,
 }
 
-/// The state of one stream. The drafter's clock starts with its Open.
+/// The state of one stream.
 #[derive(Debug, Clone)]
 pub(super) struct Stream {
     ready: bool,
@@ -93,10 +93,6 @@ impl Stream {
 
     pub(super) fn is_ready(&self) -> bool {
         self.ready
-    }
-
-    pub(super) fn epoch(&self) -> u64 {
-        self.epoch
     }
 
     pub(super) fn request_mut(&mut self) -> Option<&mut Request> {
@@ -182,21 +178,19 @@ impl Stream {
         Ok(())
     }
 
-    /// The proposal that was just verified; the request is over.
-    pub(super) fn take_verified(&mut self) -> Option<Proposal> {
-        self.request.take()?.proposal
+    /// The proposal of the present request was verified: the request is over, and its outcome
+    /// is kept for the next Commit.
+    pub(super) fn settle(&mut self, accepted: usize) {
+        if let Some(proposal) = self.close_request() {
+            self.verdict = u32::try_from(accepted)
+                .ok()
+                .map(|accepted| (proposal.epoch, accepted));
+        }
     }
 
-    /// Ends the request of a plain round; returns a proposal that came and was not used.
+    /// Ends the present request; returns its proposal if that came.
     pub(super) fn close_request(&mut self) -> Option<Proposal> {
         self.request.take()?.proposal
-    }
-
-    /// Keeps the outcome of a verification for the next Commit.
-    pub(super) fn verdict(&mut self, epoch: u64, accepted: usize) {
-        self.verdict = u32::try_from(accepted)
-            .ok()
-            .map(|accepted| (epoch, accepted));
     }
 
     /// Tells the committed tokens once enough have gathered, and asks for nothing.
