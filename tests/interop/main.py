@@ -25,7 +25,7 @@ def run_checks(checks, *arguments):
 def run_node(verify):
     """Runs the Node client, which prints a line for each check; returns their number."""
     node = subprocess.run(
-        ["node", HERE / "client.js", verify.address],
+        ["node", HERE / "client.js", verify],
         timeout=NODE_SECONDS, env=os.environ, capture_output=True, text=True,
     )
     print(node.stdout, end="")
@@ -38,7 +38,7 @@ def run_node(verify):
 def main():
     binaries = pathlib.Path(sys.argv[1])
     with running_pair(binaries) as (verify, draft):
-        with Reflected(verify.address) as verifier, Reflected(draft.address) as drafter:
+        with Reflected(verify) as verifier, Reflected(draft) as drafter:
             passed = run_checks(generation.CHECKS, verifier)
             passed += run_checks(drafting.CHECKS, verifier, drafter)
         passed += run_node(verify)

@@ -1,79 +1,74 @@
 """Starts and stops the two services under test."""
 
 import contextlib
+import json
 import os
-import pathlib
-import socket
+import queue
 import subprocess
-import tempfile
-
-import grpc
+import threading
 
 START_SECONDS = 60
 STOP_SECONDS = 20
 
 
-def free_port():
-    """A port that nobody listens on now."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
 class Service:
-    """One running service."""
+    """One running service, on a port that the system chose."""
 
     def __init__(self, binary, *flags):
         self.name = binary.name
-        self.address = f"127.0.0.1:{free_port()}"
-        self.log = tempfile.NamedTemporaryFile("w+", prefix=f"{self.name}-", suffix=".log")
+        self.log = []
+        self._address = queue.SimpleQueue()
         # Settings of the caller's shell must not change what is tested.
         environment = {k: v for k, v in os.environ.items() if not k.startswith("DSSD_")}
-        command = [binary, "--listen", self.address, *flags]
-        self.process = subprocess.Popen(
-            command, stdout=self.log, stderr=subprocess.STDOUT, env=environment
+        environment["RUST_LOG"] = "info"
+        self._process = subprocess.Popen(
+            [binary, "--listen", "127.0.0.1:0", "--log-format", "json", *flags],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment,
         )
+        threading.Thread(target=self._read_log, daemon=True).start()
 
-    def wait_until_connected(self):
-        """Waits until the port accepts a connection, as long as the process lives."""
-        with grpc.insecure_channel(self.address) as channel:
-            ready = grpc.channel_ready_future(channel)
-            for _ in range(START_SECONDS):
-                if self.process.poll() is not None:
-                    raise AssertionError(f"{self.name} ended with {self.process.returncode}\n{self.read_log()}")
-                with contextlib.suppress(grpc.FutureTimeoutError):
-                    return ready.result(timeout=1)
-        raise AssertionError(f"{self.name} does not answer\n{self.read_log()}")
+    def _read_log(self):
+        for line in self._process.stdout:
+            self.log.append(line)
+            with contextlib.suppress(json.JSONDecodeError, KeyError, TypeError):
+                fields = json.loads(line)["fields"]
+                if fields["message"] == "listening":
+                    self._address.put(fields["address"])
+        self._address.put(None)
+
+    def wait_for_address(self):
+        """The address that the service logs once it listens."""
+        address = self._address.get(timeout=START_SECONDS)
+        assert address, f"{self.name} ended before it listened:\n{''.join(self.log)}"
+        return address
 
     def stop(self):
         """Asks the process to end and returns its exit status."""
-        self.process.terminate()
+        self._process.terminate()
         try:
-            return self.process.wait(STOP_SECONDS)
+            return self._process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
-            self.process.kill()
-            return self.process.wait()
-
-    def read_log(self):
-        return pathlib.Path(self.log.name).read_text()
+            self._process.kill()
+            return self._process.wait()
 
 
 @contextlib.contextmanager
 def running_pair(binaries):
-    """verify-svc and draft-svc on the demo model; both must end with status 0 when stopped."""
+    """Addresses of verify-svc and draft-svc on the demo model. Both must end with status 0."""
     services = []
+
+    def start(name, *flags):
+        services.append(Service(binaries / name, *flags))
+        return services[-1].wait_for_address()
+
     try:
-        draft = Service(binaries / "draft-svc")
-        services.append(draft)
-        verify = Service(binaries / "verify-svc", "--draft", f"http://{draft.address}")
-        services.append(verify)
-        for service in services:
-            service.wait_until_connected()
+        draft = start("draft-svc")
+        verify = start("verify-svc", "--draft", f"http://{draft}")
         yield verify, draft
     except BaseException:
         for service in services:
-            print(f"--- log of {service.name}\n{service.read_log()}")
+            print(f"--- log of {service.name}\n{''.join(service.log)}")
         raise
     finally:
         statuses = {service.name: service.stop() for service in reversed(services)}
-    assert all(status == 0 for status in statuses.values()), f"exit statuses: {statuses}"
+    assert not any(statuses.values()), f"exit statuses: {statuses}"
