@@ -19,7 +19,7 @@ function badRequest(error) {
   const [bytes] = error.metadata.get("grpc-status-details-bin");
   if (!bytes) throw new Error("the error carries no details");
   const details = Status.decode(bytes).details;
-  const found = details.find((detail) => detail.type_url === "type.googleapis.com/google.rpc.BadRequest");
+  const found = details.find((detail) => detail.typeUrl === "type.googleapis.com/google.rpc.BadRequest");
   if (!found) throw new Error("the error carries no BadRequest");
   return BadRequest.decode(found.value).fieldViolations;
 }
