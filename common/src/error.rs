@@ -71,4 +71,12 @@ pub enum Error {
         /// Blocks in the budget.
         total: usize,
     },
+    /// A service could not be started or kept running.
+    #[error("{what}: {reason}")]
+    Service {
+        /// What failed: the listener, the gRPC server, the engine.
+        what: &'static str,
+        /// What it said.
+        reason: String,
+    },
 }

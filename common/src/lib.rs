@@ -15,6 +15,7 @@ pub mod math;
 pub mod model;
 pub mod policy;
 pub mod sampling;
+pub mod serve;
 pub mod tokenizer;
 
 pub use error::{Error, Result};

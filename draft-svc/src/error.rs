@@ -40,6 +40,17 @@ pub enum Error {
     Common(#[from] dssd_common::Error),
 }
 
+impl Error {
+    /// Whether the one who started the process gave settings that cannot work.
+    pub fn is_usage(&self) -> bool {
+        use dssd_common::Error::InvalidParameter;
+        matches!(
+            self,
+            Self::Config(_) | Self::Common(InvalidParameter { .. })
+        )
+    }
+}
+
 impl From<Error> for Status {
     fn from(error: Error) -> Self {
         let message = error.to_string();

@@ -69,6 +69,15 @@ impl Error {
         }
     }
 
+    /// Whether the one who started the process gave settings that cannot work.
+    pub fn is_usage(&self) -> bool {
+        use dssd_common::Error::InvalidParameter;
+        matches!(
+            self,
+            Self::Config(_) | Self::Common(InvalidParameter { .. })
+        )
+    }
+
     /// A fault of ours: logs the cause and keeps its id.
     pub fn internal(what: &str, cause: impl std::fmt::Display) -> Self {
         let id = uuid::Uuid::new_v4();

@@ -1,9 +1,15 @@
 //! verify-svc: the whole model behind gRPC. It owns the truth – committed tokens, the full KV
 //! cache, sampling and batching – and uses drafters only to be faster.
 
+pub mod config;
 pub mod drafters;
 pub mod engine;
 pub mod error;
+mod served;
+mod server;
+mod service;
 pub mod session;
 
+pub use config::Config;
 pub use error::{Error, Result};
+pub use service::{run, run_with};

@@ -6,6 +6,7 @@
 //! the checkpoint that it was cut from; both have the same fingerprint.
 
 mod config;
+pub mod demo;
 mod fields;
 mod generation;
 mod hash_cache;

@@ -13,11 +13,13 @@ mod head;
 mod layer;
 mod mlp;
 mod norm;
+mod numerics;
 mod rotary;
 mod weights;
 
 pub use decoder::{Decoder, DecoderOptions, Span};
 pub use head::Head;
+pub use numerics::{compute_type, numerics_id};
 
 /// Names the arithmetic of this crate on CPUs. It changes whenever the same weights would give
 /// other bits than before.

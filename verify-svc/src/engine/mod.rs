@@ -50,6 +50,7 @@ pub(crate) enum Command {
     Abort(String),
     Link { link: LinkKey, event: LinkEvent },
     Load(oneshot::Sender<v1::GetLoadResponse>),
+    Drain,
     Shutdown,
 }
 
@@ -109,6 +110,11 @@ impl EngineHandle {
         let (reply, answer) = oneshot::channel();
         self.send(Command::Load(reply));
         answer.await.map_err(|_| Error::Draining)
+    }
+
+    /// Refuses new work, and ends the thread when all that runs is done.
+    pub fn drain(&self) {
+        self.send(Command::Drain);
     }
 
     /// Ends every generation with UNAVAILABLE, and then the thread.

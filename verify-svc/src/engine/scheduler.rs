@@ -42,6 +42,7 @@ pub(super) struct Scheduler {
     next_key: u64,
     /// Which generation is served first in the next step.
     first: usize,
+    draining: bool,
     hidden: Vec<f32>,
     logits: Vec<f32>,
     scratch: Scratch,
@@ -75,6 +76,7 @@ impl Scheduler {
             started: Instant::now(),
             next_key: 0,
             first: 0,
+            draining: false,
             hidden: Vec::new(),
             logits: Vec::new(),
             scratch: Scratch::default(),
@@ -86,6 +88,9 @@ impl Scheduler {
         while self.receive(inbox, &wake) {
             self.expire();
             wake = self.step();
+            if self.draining && self.generations.is_empty() && self.scorings.is_empty() {
+                break;
+            }
         }
         for generation in self.generations.drain(..) {
             generation.emit(Event::Failed(Error::Draining));
@@ -122,6 +127,7 @@ impl Scheduler {
     fn handle_command(&mut self, command: Command) -> bool {
         match command {
             Command::Shutdown => return false,
+            Command::Drain => self.draining = true,
             Command::Generate(request, reply) => {
                 let admitted = self.admit(*request);
                 // If the caller is gone, so is the receiver of its events, and the generation ends.
@@ -184,6 +190,9 @@ impl Scheduler {
     }
 
     fn check_room(&self) -> Result<()> {
+        if self.draining {
+            return Err(Error::Draining);
+        }
         let running = self.generations.len() + self.scorings.len();
         if running < self.parts.limits.max_sequences {
             return Ok(());

@@ -1,0 +1,155 @@
+//! The life of a service: it listens, serves, and ends in order.
+
+use super::Health;
+use crate::{Error, Result};
+use std::{net::SocketAddr, pin::pin, thread, time::Duration};
+use tokio::{net::TcpListener, signal, task::JoinHandle, time::timeout};
+use tokio_util::sync::CancellationToken;
+use tonic::transport::server::{Router, TcpIncoming};
+
+/// Time for the last answers to leave. Calls that never end by themselves, such as watching
+/// health, are cut after it.
+const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// The part of a service that has a thread of its own.
+pub trait Engine {
+    /// Take nothing new, and end when all that runs is done.
+    fn drain(&self);
+    /// End now.
+    fn stop(&self);
+}
+
+/// A service that is ready to serve.
+pub struct Service<E: Engine> {
+    /// Everything that answers calls.
+    pub router: Router,
+    /// Where readiness is told.
+    pub health: Health,
+    /// What does the work.
+    pub engine: E,
+    /// The thread that it does it on.
+    pub thread: thread::JoinHandle<()>,
+    /// How long what runs may go on after a shutdown.
+    pub drain_timeout: Duration,
+}
+
+impl<E: Engine> Service<E> {
+    /// Serves until `shutdown`; then takes nothing new, lets what runs end within the drain
+    /// timeout, and returns.
+    ///
+    /// # Errors
+    /// If the server fails, or the engine ends by itself (that is a fault).
+    pub async fn run(self, listener: TcpListener, shutdown: CancellationToken) -> Result<()> {
+        // The engine ends also when this future is dropped.
+        let engine = StopOnDrop(self.engine);
+        let thread = self.thread;
+        let mut ended = tokio::task::spawn_blocking(move || thread.join().is_ok());
+        let stop = CancellationToken::new();
+        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+        let serving = self
+            .router
+            .serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
+        let mut serving = pin!(serving);
+        self.health.set_ready(true).await;
+        let outcome = tokio::select! {
+            () = shutdown.cancelled() => Ok(()),
+            joined = &mut ended => Err(engine_fault(joined.unwrap_or(false))),
+            served = &mut serving => return served.map_err(server_fault),
+        };
+        self.health.set_ready(false).await;
+        tracing::info!("draining");
+        stop.cancel();
+        if outcome.is_ok() {
+            engine.0.drain();
+            let drained = drain(&engine.0, &mut ended, self.drain_timeout);
+            tokio::select! {
+                () = drained => {}
+                // All connections are closed, so nobody waits for anything.
+                _ = &mut serving => return Ok(()),
+            }
+        }
+        _ = timeout(FLUSH_TIMEOUT, serving).await;
+        tracing::info!("ended");
+        outcome
+    }
+}
+
+/// Waits for the engine's end, and hastens it when the time is over.
+async fn drain(engine: &impl Engine, ended: &mut JoinHandle<bool>, limit: Duration) {
+    if timeout(limit, &mut *ended).await.is_err() {
+        tracing::warn!("the drain timeout has passed: what still runs is cut off");
+        engine.stop();
+        _ = ended.await;
+    }
+}
+
+struct StopOnDrop<E: Engine>(E);
+
+impl<E: Engine> Drop for StopOnDrop<E> {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
+}
+
+fn engine_fault(orderly: bool) -> Error {
+    let how = if orderly { "ended" } else { "panicked" };
+    Error::Service {
+        what: "the engine",
+        reason: format!("its thread {how}"),
+    }
+}
+
+fn server_fault(error: tonic::transport::Error) -> Error {
+    Error::Service {
+        what: "the gRPC server",
+        reason: error.to_string(),
+    }
+}
+
+/// Listens on an address.
+///
+/// # Errors
+/// If it cannot be had.
+pub async fn listen(address: SocketAddr) -> Result<TcpListener> {
+    let fault = |error: std::io::Error| Error::Service {
+        what: "the listen address",
+        reason: format!("{address}: {error}"),
+    };
+    let listener = TcpListener::bind(address).await.map_err(fault)?;
+    let bound = listener.local_addr().map_err(fault)?;
+    tracing::info!(address = %bound, "listening");
+    if !bound.ip().is_loopback() {
+        tracing::warn!(address = %bound, "anyone who can reach this address may use it: there is no TLS and no token");
+    }
+    Ok(listener)
+}
+
+/// A token that SIGTERM or ctrl-c cancels; a second one of them ends the process at once.
+///
+/// # Errors
+/// If the system takes no signal handler.
+pub fn cancelled_on_signal() -> Result<CancellationToken> {
+    let fault = |error: std::io::Error| Error::Service {
+        what: "signals",
+        reason: error.to_string(),
+    };
+    let mut terminate =
+        signal::unix::signal(signal::unix::SignalKind::terminate()).map_err(fault)?;
+    let mut interrupt =
+        signal::unix::signal(signal::unix::SignalKind::interrupt()).map_err(fault)?;
+    let shutdown = CancellationToken::new();
+    let cancelled = shutdown.clone();
+    tokio::spawn(async move {
+        for second in [false, true] {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            if second {
+                std::process::exit(1);
+            }
+            cancelled.cancel();
+        }
+    });
+    Ok(shutdown)
+}

@@ -1,0 +1,144 @@
+//! From a model folder to a decoder that is ready to run.
+
+use super::{Dtype, KvMemory};
+use crate::{
+    Error, Result,
+    checkpoint::{Checkpoint, demo},
+    kernels::Kernels,
+    kv::{BLOCK_POSITIONS, KvCache},
+    model::{Decoder, DecoderOptions, Span},
+    tokenizer::Tokenizer,
+};
+use std::{path::Path, sync::Arc, thread};
+
+/// Rows of the warm-up passes: a single one, and those of a short draft.
+const WARM_UP_ROWS: [usize; 3] = [1, 4, 8];
+
+/// Opens a model folder, or the demo model if none is named.
+///
+/// # Errors
+/// If the folder holds no model that is understood, or a tokenizer of another one.
+pub fn open_model(dir: Option<&Path>) -> Result<(Arc<Checkpoint>, Option<Arc<Tokenizer>>)> {
+    let dir = dir.map_or_else(demo::folder, |dir| Ok(dir.to_owned()))?;
+    let checkpoint = Checkpoint::open(&dir)?;
+    let tokenizer = Tokenizer::open(&dir)?;
+    let vocabulary = checkpoint.config().vocabulary;
+    if let Some(tokens) = tokenizer.as_ref().map(Tokenizer::vocabulary)
+        && tokens > vocabulary
+    {
+        return Err(Error::Mismatch {
+            what: "vocabulary of tokenizer.json",
+            expected: format!("at most {vocabulary} ids, as the model"),
+            found: format!("{tokens} ids"),
+        });
+    }
+    Ok((Arc::new(checkpoint), tokenizer.map(Arc::new)))
+}
+
+/// How a service holds its model.
+#[derive(Clone, Debug)]
+pub struct ModelSettings {
+    /// Threads of a pass; as many as the machine runs at once if unset.
+    pub threads: Option<usize>,
+    /// The type of all matrices.
+    pub dtype: Dtype,
+    /// Budget of the KV cache.
+    pub kv_memory: Option<KvMemory>,
+    /// Sequences at once, for the default of that budget.
+    pub max_sequences: usize,
+    /// Most tokens of a sequence; what the model is made for if unset.
+    pub max_context: Option<usize>,
+    /// The layer after each band.
+    pub band_ends: Vec<usize>,
+}
+
+/// A model in memory, with its cache.
+pub struct LoadedModel {
+    /// The layers.
+    pub decoder: Decoder,
+    /// Room for their keys and values.
+    pub kv: KvCache,
+    /// Most tokens that a sequence can have: by setting, by model, and by the cache's budget.
+    pub max_context: usize,
+}
+
+impl ModelSettings {
+    /// Loads the layers up to the last band's end.
+    ///
+    /// # Errors
+    /// If a setting does not fit the checkpoint, or the budget not even one block a layer.
+    pub fn load(self, checkpoint: &Checkpoint) -> Result<LoadedModel> {
+        let positions = checkpoint.config().max_positions;
+        let wanted = self.max_context.unwrap_or(positions);
+        if wanted == 0 || wanted > positions {
+            return Err(Error::InvalidParameter {
+                field: "max_context",
+                reason: format!("is {wanted}, must be 1 to {positions}, as the model"),
+            });
+        }
+        let threads = self
+            .threads
+            .or_else(|| thread::available_parallelism().ok().map(usize::from));
+        let kernels = Arc::new(Kernels::new(threads.unwrap_or(1)));
+        let options = DecoderOptions {
+            band_ends: self.band_ends,
+            compute: self.dtype.compute(),
+            max_context: wanted,
+        };
+        let decoder = Decoder::load(checkpoint, kernels, options)?;
+        let layout = decoder.kv_layout();
+        let useful = (layout.blocks_for(wanted) * layout.block_bytes()) as u64;
+        let useful = useful.saturating_mul(self.max_sequences as u64);
+        let budget = KvMemory::budget(self.kv_memory, useful)?;
+        let kv = KvCache::new(layout, usize::try_from(budget).unwrap_or(usize::MAX))?;
+        let max_context = longest(&kv, wanted);
+        if max_context < wanted {
+            tracing::warn!(max_context, wanted, "the KV budget shortens the context");
+        }
+        Ok(LoadedModel {
+            decoder,
+            kv,
+            max_context,
+        })
+    }
+}
+
+/// The most positions, up to `wanted`, that a single sequence can have in an empty cache.
+fn longest(kv: &KvCache, wanted: usize) -> usize {
+    let total = kv.usage().total_blocks;
+    let fits = |positions: &usize| kv.layout().blocks_for(*positions) <= total;
+    if fits(&wanted) {
+        return wanted;
+    }
+    let groups: Vec<usize> = (1..=wanted / BLOCK_POSITIONS).collect();
+    groups.partition_point(|groups| fits(&(groups * BLOCK_POSITIONS))) * BLOCK_POSITIONS
+}
+
+impl LoadedModel {
+    /// Runs a few passes, so that the first request finds weights in memory and threads awake.
+    ///
+    /// # Errors
+    /// If a pass cannot be run.
+    pub fn warm_up(&mut self) -> Result<()> {
+        let Self {
+            decoder,
+            kv,
+            max_context,
+        } = self;
+        let mut logits = Vec::new();
+        for rows in WARM_UP_ROWS.into_iter().filter(|rows| rows <= max_context) {
+            let sequence = kv.open(rows)?;
+            let span = Span {
+                sequence,
+                end: rows,
+                tokens: &vec![0; rows],
+            };
+            for band in 0..decoder.band_ends().len() {
+                let hidden = decoder.advance(kv, band, &[span])?.to_vec();
+                decoder.exit_logits(decoder.band_ends()[band], &hidden, &mut logits);
+            }
+            kv.close(sequence);
+        }
+        Ok(())
+    }
+}

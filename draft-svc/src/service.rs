@@ -1,0 +1,180 @@
+//! From settings to a running service.
+
+use crate::{
+    Config, Error, Result,
+    engine::{EngineHandle, EngineParts},
+    server::Server,
+    session::DrafterProfile,
+};
+use dssd_common::{
+    checkpoint::Checkpoint,
+    exit::{self, ExitHeads},
+    policy::PolicySpec,
+    serve::{Engine, Front, MAX_MESSAGE_BYTES, ModelSettings, Service, open_model},
+    tokenizer::Tokenizer,
+};
+use dssd_proto::{
+    FILE_DESCRIPTOR_SET,
+    v1::{GetDrafterInfoResponse, drafting_server::DraftingServer},
+};
+use std::sync::Arc;
+use tokio::{net::TcpListener, task::spawn_blocking};
+use tokio_util::sync::CancellationToken;
+
+/// Untrained exits where nothing is said.
+const DEFAULT_EXITS: usize = 4;
+
+/// Loads the model that `config` names and serves it on `listener` until `shutdown`.
+///
+/// # Errors
+/// If a setting or the model is unfit, or the server fails.
+pub async fn run(config: Config, listener: TcpListener, shutdown: CancellationToken) -> Result<()> {
+    let dir = config.model.clone();
+    let (checkpoint, tokenizer) = blocking(move || Ok(open_model(dir.as_deref())?)).await?;
+    run_with(config, checkpoint, tokenizer, listener, shutdown).await
+}
+
+/// Serves a checkpoint that is in memory; `config.model` is not read.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_with(
+    config: Config,
+    checkpoint: Arc<Checkpoint>,
+    tokenizer: Option<Arc<Tokenizer>>,
+    listener: TcpListener,
+    shutdown: CancellationToken,
+) -> Result<()> {
+    let (drain_timeout, reflection) = (config.drain_timeout, config.reflection);
+    let parts = blocking(move || load(&config, &checkpoint, tokenizer.as_deref())).await?;
+    let info = describe(&parts);
+    let front = Front::new::<DraftingServer<Server>>(reflection, FILE_DESCRIPTOR_SET).await?;
+    let (engine, thread) = EngineHandle::start(parts)?;
+    let server = DraftingServer::new(Server::new(engine.clone(), info))
+        .max_decoding_message_size(MAX_MESSAGE_BYTES);
+    let service = Service {
+        router: front.router.add_service(server),
+        health: front.health,
+        engine,
+        thread,
+        drain_timeout,
+    };
+    Ok(service.run(listener, shutdown).await?)
+}
+
+impl Engine for EngineHandle {
+    /// Verifiers go on without a drafter, so there is nothing to wait for.
+    fn drain(&self) {
+        self.shutdown();
+    }
+
+    fn stop(&self) {
+        self.shutdown();
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    spawn_blocking(work)
+        .await
+        .map_err(|error| Error::Config(format!("loading the model: {error}")))?
+}
+
+fn load(
+    config: &Config,
+    checkpoint: &Checkpoint,
+    tokenizer: Option<&Tokenizer>,
+) -> Result<EngineParts> {
+    let default_policy = config.check()?;
+    let heads = trained_heads(config, checkpoint)?;
+    let band_ends = match &heads {
+        Some(heads) => heads.heads.iter().map(|head| head.layer).collect(),
+        None => untrained_exits(config, checkpoint),
+    };
+    let settings = ModelSettings {
+        threads: config.threads,
+        dtype: config.dtype,
+        kv_memory: config.kv_memory,
+        max_sequences: config.max_sequences,
+        max_context: config.max_context,
+        band_ends,
+    };
+    let mut model = settings.load(checkpoint)?;
+    if let Some(heads) = &heads {
+        model.decoder.attach_heads(heads, config.dtype.compute())?;
+    }
+    model.warm_up()?;
+    check_policy(default_policy, model.decoder.band_ends())?;
+    let profile = DrafterProfile {
+        checkpoint_fingerprint: checkpoint.fingerprint()?,
+        tokenizer_hash: tokenizer.map_or_else(String::new, |t| t.hash().to_owned()),
+        vocabulary_size: checkpoint.config().vocabulary as u32,
+        max_context: model.max_context,
+        max_draft_tokens: config.max_draft_tokens,
+        exit_layers: model
+            .decoder
+            .band_ends()
+            .iter()
+            .map(|&l| l as u32)
+            .collect(),
+        calibration_id: String::new(),
+    };
+    tracing::info!(
+        fingerprint = profile.checkpoint_fingerprint,
+        exits = ?profile.exit_layers,
+        policy = %default_policy,
+        "model loaded"
+    );
+    Ok(EngineParts {
+        decoder: model.decoder,
+        kv: model.kv,
+        default_policy,
+        profile,
+        max_sequences: config.max_sequences,
+        max_step_rows: config.max_step_rows,
+    })
+}
+
+/// The heads that the settings name, else those in the model's folder.
+fn trained_heads(config: &Config, checkpoint: &Checkpoint) -> Result<Option<ExitHeads>> {
+    let beside = checkpoint
+        .dir()
+        .filter(|dir| config.exits.is_none() && ExitHeads::exist(dir));
+    let Some(dir) = config.heads.as_deref().or(beside) else {
+        return Ok(None);
+    };
+    Ok(Some(ExitHeads::open(dir, checkpoint)?))
+}
+
+fn untrained_exits(config: &Config, checkpoint: &Checkpoint) -> Vec<usize> {
+    config.exits.clone().unwrap_or_else(|| {
+        let mut exits = exit::placement(checkpoint.config().layers, DEFAULT_EXITS);
+        // A split folder holds the first layers only.
+        exits.retain(|&layer| layer <= checkpoint.layers_held());
+        exits
+    })
+}
+
+fn check_policy(policy: PolicySpec, exits: &[usize]) -> Result<()> {
+    match policy.build(exits, 1) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(Error::Config(format!("--policy: {error}"))),
+    }
+}
+
+fn describe(parts: &EngineParts) -> GetDrafterInfoResponse {
+    let profile = parts.profile.clone();
+    GetDrafterInfoResponse {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        checkpoint_fingerprint: profile.checkpoint_fingerprint,
+        tokenizer_hash: profile.tokenizer_hash,
+        vocabulary_size: profile.vocabulary_size,
+        exit_layers: profile.exit_layers,
+        calibration_id: profile.calibration_id,
+        max_context: profile.max_context as u32,
+        max_draft_tokens: profile.max_draft_tokens,
+        default_policy: parts.default_policy.to_string(),
+        load: None,
+    }
+}

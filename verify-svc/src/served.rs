@@ -1,0 +1,70 @@
+//! What is served: the facts that requests are checked against and clients may ask for.
+
+use crate::{Config, Result};
+use dssd_common::{
+    checkpoint::Checkpoint,
+    kv::BLOCK_POSITIONS,
+    model::{compute_type, numerics_id},
+    policy::PolicySpec,
+    serve::LoadedModel,
+    tokenizer::Tokenizer,
+};
+use dssd_proto::v1;
+use std::{path::Path, sync::Arc};
+
+/// Where the model runs.
+const DEVICE: &str = "cpu";
+
+/// Facts that never change while the service runs.
+pub(crate) struct Served {
+    pub(crate) model: v1::GetModelInfoResponse,
+    pub(crate) limits: v1::Limits,
+    pub(crate) default_policy: PolicySpec,
+    pub(crate) tokenizer: Option<Arc<Tokenizer>>,
+}
+
+impl Served {
+    pub(crate) fn new(
+        config: &Config,
+        checkpoint: &Checkpoint,
+        tokenizer: Option<Arc<Tokenizer>>,
+        loaded: &LoadedModel,
+    ) -> Result<Self> {
+        let shape = checkpoint.config();
+        let fingerprint = checkpoint.fingerprint()?;
+        let dtype = compute_type(checkpoint, config.dtype.compute())?;
+        let folder = checkpoint.dir().and_then(Path::file_name);
+        let model = v1::GetModelInfoResponse {
+            model_name: folder.map_or("model".into(), |name| name.to_string_lossy().into_owned()),
+            architecture: format!("{:?}", shape.architecture),
+            numerics_id: numerics_id(&fingerprint, dtype, DEVICE),
+            checkpoint_fingerprint: fingerprint,
+            tokenizer_hash: tokenizer
+                .as_ref()
+                .map_or_else(String::new, |tokenizer| tokenizer.hash().to_owned()),
+            vocabulary_size: shape.vocabulary as u32,
+            layer_count: shape.layers as u32,
+            hidden_size: shape.hidden as u32,
+            max_context: loaded.max_context as u32,
+            dtype: dtype.to_owned(),
+            device: DEVICE.to_owned(),
+            eos_token_ids: checkpoint.generation_defaults().eos_token_ids.clone(),
+        };
+        let limits = v1::Limits {
+            max_context: loaded.max_context as u32,
+            max_sequences: config.max_sequences as u32,
+            max_queue: 0,
+            max_step_rows: config.max_step_rows as u32,
+            max_draft_tokens: config.max_draft_tokens,
+            default_max_new_tokens: config.default_max_new_tokens,
+            kv_blocks: loaded.kv.usage().total_blocks as u32,
+            kv_block_size: BLOCK_POSITIONS as u32,
+        };
+        Ok(Self {
+            model,
+            limits,
+            default_policy: config.check()?,
+            tokenizer,
+        })
+    }
+}

@@ -1,0 +1,179 @@
+//! gRPC in, commands to the engine out.
+
+mod answer;
+mod deadline;
+mod prompt;
+mod request;
+mod speculation;
+
+use crate::{
+    Error,
+    drafters::Drafters,
+    engine::{EngineHandle, ScoreRequest},
+    served::Served,
+};
+use deadline::Deadline;
+use dssd_proto::v1::{self, generation_server::Generation};
+use futures::stream::BoxStream;
+use std::sync::Arc;
+use tokio::{sync::oneshot, task::spawn_blocking};
+use tonic::{Request, Response, Status};
+
+/// The Generation service.
+pub(crate) struct Server {
+    engine: EngineHandle,
+    served: Arc<Served>,
+    drafters: Option<Drafters>,
+}
+
+type Answer<T> = Result<Response<T>, Status>;
+type Messages = BoxStream<'static, Result<v1::GenerateStreamResponse, Status>>;
+
+impl Server {
+    pub(crate) fn new(engine: EngineHandle, served: Served, drafters: Option<Drafters>) -> Self {
+        Self {
+            engine,
+            served: Arc::new(served),
+            drafters,
+        }
+    }
+
+    /// Checks a request and has it admitted. Dropping the messages ends the generation.
+    async fn start(
+        &self,
+        request: v1::GenerateRequest,
+        deadline: Deadline,
+    ) -> crate::Result<Messages> {
+        let checked = self
+            .blocking(move |served| served.check_generate(request))
+            .await?;
+        let (events, received) = tokio::sync::mpsc::unbounded_channel();
+        let request = checked.into_engine_request(deadline.instant(), events);
+        self.engine.generate(request.engine).await?;
+        Ok(answer::messages(request.prompt_info, received))
+    }
+
+    async fn score_tokens(
+        &self,
+        request: v1::ScoreRequest,
+        deadline: Deadline,
+    ) -> crate::Result<v1::ScoreResponse> {
+        let checked = self
+            .blocking(move |served| served.check_score(request))
+            .await?;
+        let (reply, answer) = oneshot::channel();
+        self.engine.score(ScoreRequest {
+            tokens: checked.tokens.clone(),
+            first_index: checked.first_index,
+            top: checked.top,
+            deadline: deadline.instant(),
+            reply,
+        });
+        let logprobs = answer.await.map_err(|_| Error::Draining)??;
+        Ok(v1::ScoreResponse {
+            token_ids: checked.tokens,
+            first_index: checked.first_index as u32,
+            logprobs,
+            numerics_id: self.served.model.numerics_id.clone(),
+        })
+    }
+
+    /// Runs what may take long for a long text away from the threads that carry messages.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Served) -> crate::Result<T> + Send + 'static,
+    ) -> crate::Result<T> {
+        let served = Arc::clone(&self.served);
+        spawn_blocking(move || work(&served))
+            .await
+            .map_err(|error| Error::internal("checking a request", error))?
+    }
+}
+
+#[tonic::async_trait]
+impl Generation for Server {
+    type GenerateStreamStream = Messages;
+
+    async fn generate(
+        &self,
+        request: Request<v1::GenerateRequest>,
+    ) -> Answer<v1::GenerateResponse> {
+        let deadline = Deadline::of(request.metadata())?;
+        let whole = async {
+            let messages = self.start(request.into_inner(), deadline).await?;
+            answer::collect(messages).await
+        };
+        deadline.bound(whole).await.map(Response::new)
+    }
+
+    async fn generate_stream(
+        &self,
+        request: Request<v1::GenerateRequest>,
+    ) -> Answer<Self::GenerateStreamStream> {
+        let deadline = Deadline::of(request.metadata())?;
+        let started = async { Ok(self.start(request.into_inner(), deadline).await?) };
+        deadline.bound(started).await.map(Response::new)
+    }
+
+    async fn score(&self, request: Request<v1::ScoreRequest>) -> Answer<v1::ScoreResponse> {
+        let deadline = Deadline::of(request.metadata())?;
+        let scored = async { Ok(self.score_tokens(request.into_inner(), deadline).await?) };
+        deadline.bound(scored).await.map(Response::new)
+    }
+
+    async fn abort(&self, request: Request<v1::AbortRequest>) -> Answer<v1::AbortResponse> {
+        let request_id = request.into_inner().request_id;
+        if request_id.is_empty() {
+            return Err(Error::field("request_id", "is empty: name a generation").into());
+        }
+        self.engine.abort(request_id);
+        Ok(Response::new(v1::AbortResponse {}))
+    }
+
+    async fn tokenize(
+        &self,
+        request: Request<v1::TokenizeRequest>,
+    ) -> Answer<v1::TokenizeResponse> {
+        let text = request.into_inner().text;
+        let token_ids = self.blocking(move |served| served.tokenize("text", &text));
+        Ok(Response::new(v1::TokenizeResponse {
+            token_ids: token_ids.await?,
+        }))
+    }
+
+    async fn detokenize(
+        &self,
+        request: Request<v1::DetokenizeRequest>,
+    ) -> Answer<v1::DetokenizeResponse> {
+        let token_ids = request.into_inner().token_ids;
+        let text = self.blocking(move |served| served.detokenize(&token_ids));
+        Ok(Response::new(v1::DetokenizeResponse { text: text.await? }))
+    }
+
+    async fn get_model_info(
+        &self,
+        _: Request<v1::GetModelInfoRequest>,
+    ) -> Answer<v1::GetModelInfoResponse> {
+        Ok(Response::new(self.served.model.clone()))
+    }
+
+    async fn get_server_info(
+        &self,
+        _: Request<v1::GetServerInfoRequest>,
+    ) -> Answer<v1::GetServerInfoResponse> {
+        Ok(Response::new(v1::GetServerInfoResponse {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            limits: Some(self.served.limits),
+            default_policy: self.served.default_policy.to_string(),
+            allow_lossy: false,
+            drafters: self
+                .drafters
+                .as_ref()
+                .map_or_else(Vec::new, Drafters::status),
+        }))
+    }
+
+    async fn get_load(&self, _: Request<v1::GetLoadRequest>) -> Answer<v1::GetLoadResponse> {
+        Ok(Response::new(self.engine.load().await?))
+    }
+}

@@ -1,0 +1,72 @@
+//! How a request wants to be drafted.
+
+use crate::{Error, Result, served::Served};
+use dssd_common::policy::{PolicySettings, PolicySpec};
+use dssd_proto::v1::{Speculation, SpeculationMode};
+
+impl Served {
+    /// The settings with every default filled in; its mode is AUTO or OFF.
+    pub(super) fn speculation(&self, asked: Option<Speculation>) -> Result<Speculation> {
+        let asked = asked.unwrap_or_default();
+        if asked.target_agreement.is_some() {
+            return Err(Error::field(
+                "speculation.target_agreement",
+                "needs calibrated exit heads, which this server does not use",
+            ));
+        }
+        let most = self.limits.max_draft_tokens;
+        let longest = asked.max_draft_tokens.unwrap_or(most);
+        if longest > most {
+            return Err(Error::field(
+                "speculation.max_draft_tokens",
+                format!("is {longest}; must be 0 to {most}"),
+            ));
+        }
+        let policy = self.policy(&asked)?;
+        let off = !wants_drafts(asked.mode)? || policy == PolicySpec::Off || longest == 0;
+        let (mode, policy) = match off {
+            true => (SpeculationMode::Off, PolicySpec::Off),
+            false => (SpeculationMode::Auto, policy),
+        };
+        Ok(Speculation {
+            mode: mode.into(),
+            policy: policy.to_string(),
+            max_draft_tokens: Some(if off { 0 } else { longest }),
+            trace: asked.trace,
+            ..Speculation::default()
+        })
+    }
+
+    fn policy(&self, asked: &Speculation) -> Result<PolicySpec> {
+        let default = self.default_policy.to_string();
+        let name = match asked.policy.as_str() {
+            "" => &default,
+            name => name,
+        };
+        let settings = PolicySettings {
+            exit_head: asked.exit_head.map(|head| head as usize),
+            tokens: asked
+                .max_draft_tokens
+                .filter(|&tokens| tokens > 0)
+                .map(|tokens| tokens as usize),
+            entropy_threshold: asked.entropy_threshold,
+        };
+        PolicySpec::from_settings(name, settings)
+            .map_err(|error| Error::field("speculation.policy", error.to_string()))
+    }
+}
+
+fn wants_drafts(mode: i32) -> Result<bool> {
+    match SpeculationMode::try_from(mode) {
+        Ok(SpeculationMode::Unspecified | SpeculationMode::Auto) => Ok(true),
+        Ok(SpeculationMode::Off) => Ok(false),
+        Ok(SpeculationMode::EarlyExit) => Err(Error::field(
+            "speculation.mode",
+            "EARLY_EXIT is lossy, and this server does not allow it",
+        )),
+        Err(_) => Err(Error::field(
+            "speculation.mode",
+            format!("{mode} is no mode that this server knows"),
+        )),
+    }
+}

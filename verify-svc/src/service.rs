@@ -1,0 +1,113 @@
+//! From settings to a running service.
+
+use crate::{
+    Config, Error, Result,
+    drafters::Drafters,
+    engine::{EngineHandle, EngineLimits, EngineParts},
+    served::Served,
+    server::Server,
+};
+use dssd_common::{
+    checkpoint::Checkpoint,
+    serve::{Engine, Front, LoadedModel, MAX_MESSAGE_BYTES, ModelSettings, Service, open_model},
+    tokenizer::Tokenizer,
+};
+use dssd_proto::{FILE_DESCRIPTOR_SET, v1::generation_server::GenerationServer};
+use std::sync::Arc;
+use tokio::{net::TcpListener, task::spawn_blocking};
+use tokio_util::sync::CancellationToken;
+
+/// Loads the model that `config` names and serves it on `listener` until `shutdown`.
+///
+/// # Errors
+/// If a setting or the model is unfit, or the server fails.
+pub async fn run(config: Config, listener: TcpListener, shutdown: CancellationToken) -> Result<()> {
+    let dir = config.model.clone();
+    let (checkpoint, tokenizer) = blocking(move || Ok(open_model(dir.as_deref())?)).await?;
+    run_with(config, checkpoint, tokenizer, listener, shutdown).await
+}
+
+/// Serves a checkpoint that is in memory; `config.model` is not read.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_with(
+    config: Config,
+    checkpoint: Arc<Checkpoint>,
+    tokenizer: Option<Arc<Tokenizer>>,
+    listener: TcpListener,
+    shutdown: CancellationToken,
+) -> Result<()> {
+    let settings = config.clone();
+    let (served, loaded) = blocking(move || load(&settings, &checkpoint, tokenizer)).await?;
+    let front =
+        Front::new::<GenerationServer<Server>>(config.reflection, FILE_DESCRIPTOR_SET).await?;
+    // Names are resolved as long as generations may run, so beyond the shutdown.
+    let ended = CancellationToken::new();
+    let _ended = ended.clone().drop_guard();
+    let drafters = (!config.drafts.is_empty()).then(|| Drafters::start(config.drafts, ended));
+    let (engine, thread) = EngineHandle::start(EngineParts {
+        decoder: loaded.decoder,
+        kv: loaded.kv,
+        tokenizer: served.tokenizer.clone(),
+        drafters: drafters.clone(),
+        limits: EngineLimits {
+            max_sequences: config.max_sequences,
+            max_step_rows: config.max_step_rows,
+        },
+    })?;
+    let server = Server::new(engine.clone(), served, drafters);
+    let server = GenerationServer::new(server).max_decoding_message_size(MAX_MESSAGE_BYTES);
+    let service = Service {
+        router: front.router.add_service(server),
+        health: front.health,
+        engine,
+        thread,
+        drain_timeout: config.drain_timeout,
+    };
+    Ok(service.run(listener, shutdown).await?)
+}
+
+impl Engine for EngineHandle {
+    fn drain(&self) {
+        EngineHandle::drain(self);
+    }
+
+    fn stop(&self) {
+        self.shutdown();
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    spawn_blocking(work)
+        .await
+        .map_err(|error| Error::internal("loading the model", error))?
+}
+
+fn load(
+    config: &Config,
+    checkpoint: &Checkpoint,
+    tokenizer: Option<Arc<Tokenizer>>,
+) -> Result<(Served, LoadedModel)> {
+    config.check()?;
+    let settings = ModelSettings {
+        threads: config.threads,
+        dtype: config.dtype,
+        kv_memory: config.kv_memory,
+        max_sequences: config.max_sequences,
+        max_context: config.max_context,
+        band_ends: vec![checkpoint.config().layers],
+    };
+    let mut loaded = settings.load(checkpoint)?;
+    loaded.warm_up()?;
+    let served = Served::new(config, checkpoint, tokenizer, &loaded)?;
+    tracing::info!(
+        model = served.model.model_name,
+        numerics_id = served.model.numerics_id,
+        max_context = served.model.max_context,
+        "model loaded"
+    );
+    Ok((served, loaded))
+}
