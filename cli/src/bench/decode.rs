@@ -3,7 +3,8 @@
 use super::{
     Output,
     bandwidth::read_bandwidth,
-    passes::{PREFILL, Passes, Phases, RowsReport},
+    passes::{Passes, Phases, RowsReport},
+    stages::Stages,
     subject::SubjectArgs,
     timing::ROUNDS,
 };
@@ -21,8 +22,8 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
     batch: u16,
     /// Repetitions of each measurement.
-    #[arg(long, default_value_t = ROUNDS, value_name = "N")]
-    rounds: usize,
+    #[arg(long, default_value_t = ROUNDS, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    rounds: u16,
     /// Write the random weights out as a Hugging Face folder, too.
     #[arg(long, value_name = "DIR", requires = "shape")]
     save: Option<PathBuf>,
@@ -41,6 +42,7 @@ struct Report {
     read_bandwidth: f64,
     decode_tokens_per_second: f64,
     bandwidth_share: f64,
+    prefill_tokens: usize,
     prefill_tokens_per_second: f64,
     rows: Vec<RowsReport>,
     phases: Phases,
@@ -48,15 +50,22 @@ struct Report {
 
 /// Runs the measurements and tells them.
 pub(crate) fn run(args: Args) -> anyhow::Result<()> {
+    let stages = Stages::new(5);
+    stages.begin("weights");
     let subject = args.subject.open(None)?;
     if let Some(dir) = &args.save {
         subject.checkpoint.save(dir)?;
     }
-    // Before the model has its copies of the weights, so that little memory is needed at once.
+    stages.begin("read bandwidth");
     let read_bandwidth = read_bandwidth(&subject.kernels);
     let mut passes = Passes::new(&subject, usize::from(args.batch))?;
-    let rows = passes.rows(args.rounds)?;
-    let (step, phases) = passes.decode(2 * args.rounds)?;
+    stages.begin("passes of several rows");
+    let rows = passes.rows(usize::from(args.rounds))?;
+    stages.begin("plain decoding");
+    let (step, phases) = passes.decode(2 * usize::from(args.rounds))?;
+    stages.begin("prefill");
+    let prefill = passes.prefill()?;
+    drop(stages);
     let weight_bytes = passes.bytes();
     let report = Report {
         dtype: subject.type_name()?,
@@ -66,7 +75,8 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         read_bandwidth,
         decode_tokens_per_second: f64::from(args.batch) / step,
         bandwidth_share: weight_bytes as f64 / step / read_bandwidth,
-        prefill_tokens_per_second: PREFILL as f64 / passes.prefill()?,
+        prefill_tokens: passes.context(),
+        prefill_tokens_per_second: passes.context() as f64 / prefill,
         rows,
         phases,
         shape: subject.name,
@@ -109,8 +119,8 @@ impl fmt::Display for Report {
         )?;
         writeln!(
             f,
-            "prefill of {PREFILL}     {:8.1} tokens/s",
-            self.prefill_tokens_per_second
+            "prefill of {:<7} {:8.1} tokens/s",
+            self.prefill_tokens, self.prefill_tokens_per_second
         )?;
         writeln!(f, "rows    ms  ratio")?;
         for RowsReport {

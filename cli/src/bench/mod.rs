@@ -5,6 +5,7 @@ mod decode;
 mod kernels;
 mod pair;
 mod passes;
+mod stages;
 mod subject;
 mod timing;
 

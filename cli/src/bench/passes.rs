@@ -14,8 +14,8 @@ use std::sync::Arc;
 
 /// Positions before the measured ones.
 const PREFIX: usize = 64;
-/// Rows of a measured prefill.
-pub(super) const PREFILL: usize = 512;
+/// Rows of a measured prefill, unless the model is made for fewer positions.
+const PREFILL: usize = 512;
 const PREFILL_REPEATS: usize = 3;
 /// Most rows of one sequence in one pass.
 const MOST_ROWS: usize = 8;
@@ -42,6 +42,7 @@ pub(super) struct Passes {
     decoder: Decoder,
     kv: KvCache,
     sequences: Vec<SequenceId>,
+    context: usize,
     tokens: Vec<u32>,
     hidden: Vec<f32>,
     logits: Vec<f32>,
@@ -55,7 +56,11 @@ impl Passes {
     /// If a tensor is unfit.
     pub(super) fn new(subject: &Subject, batch: usize) -> anyhow::Result<Self> {
         let config = subject.checkpoint.config();
-        let context = config.max_positions.min(PREFILL.max(PREFIX + MOST_ROWS));
+        let context = config.max_positions.min(PREFILL);
+        anyhow::ensure!(
+            context >= PREFIX + MOST_ROWS,
+            "a model of {context} positions is too short to be measured"
+        );
         let options = DecoderOptions {
             band_ends: vec![config.layers],
             compute: subject.dtype.compute(),
@@ -68,7 +73,8 @@ impl Passes {
             kv: KvCache::new(layout, bytes)?,
             decoder,
             sequences: Vec::new(),
-            tokens: subject.tokens(PREFILL),
+            context,
+            tokens: subject.tokens(context),
             hidden: Vec::new(),
             logits: Vec::new(),
             summaries: Vec::new(),
@@ -84,6 +90,11 @@ impl Passes {
     /// Bytes that a pass of few rows reads.
     pub(super) fn bytes(&self) -> usize {
         self.decoder.bytes_per_pass()
+    }
+
+    /// Positions of a sequence, and rows of a prefill.
+    pub(super) fn context(&self) -> usize {
+        self.context
     }
 
     /// Takes a sequence up to position `end`, and computes the logits of all its rows or of the
@@ -127,7 +138,7 @@ impl Passes {
     pub(super) fn decode(&mut self, steps: usize) -> anyhow::Result<(f64, Phases)> {
         let mut newest = vec![self.tokens[PREFIX]; self.sequences.len()];
         let (mut totals, mut passes) = (Vec::new(), Vec::new());
-        let room = self.kv.capacity(self.sequences[0]) - PREFIX;
+        let room = self.context - PREFIX;
         for step in 0..steps {
             let end = PREFIX + step % room + 1;
             if end == PREFIX + 1 {
@@ -184,13 +195,13 @@ impl Passes {
         Ok(seconds)
     }
 
-    /// Seconds of a prompt of [`PREFILL`] tokens, up to the logits of its last one.
+    /// Seconds of a prompt that fills the context, up to the logits of its last one.
     pub(super) fn prefill(&mut self) -> anyhow::Result<f64> {
-        let sequence = self.kv.open(PREFILL)?;
+        let sequence = self.kv.open(self.context)?;
         let mut seconds = Vec::new();
         for _ in 0..PREFILL_REPEATS {
             self.kv.truncate(sequence, 0);
-            let (elapsed, result) = timed(|| self.pass(sequence, PREFILL, false));
+            let (elapsed, result) = timed(|| self.pass(sequence, self.context, false));
             result?;
             seconds.push(elapsed);
         }

@@ -3,6 +3,7 @@
 use super::Setting;
 use crate::bench::{
     WEIGHT_TYPES,
+    stages::Stages,
     timing::{interleaved, median},
     type_name,
 };
@@ -28,9 +29,13 @@ pub(super) struct EntropyReport {
 }
 
 /// All sizes and types.
-pub(super) fn measure(setting: &Setting<'_>) -> anyhow::Result<Vec<EntropyReport>> {
+pub(super) fn measure(
+    setting: &Setting<'_>,
+    stages: &Stages,
+) -> anyhow::Result<Vec<EntropyReport>> {
     let mut reports = Vec::new();
     for weight_type in WEIGHT_TYPES {
+        stages.begin(format!("entropy in {}", type_name(weight_type)));
         for vocabulary in VOCABULARIES {
             let logits = logits(setting.working_set, vocabulary, weight_type)?;
             for rows in ROWS {

@@ -5,8 +5,9 @@ mod entropy;
 mod products;
 
 use super::{
-    Output, Threads,
+    Output, Threads, WEIGHT_TYPES,
     bandwidth::{last_level_cache, read_bandwidth},
+    stages::Stages,
     timing::ROUNDS,
 };
 use dssd_common::kernels::Kernels;
@@ -27,8 +28,8 @@ pub(crate) struct Args {
     #[command(flatten)]
     threads: Threads,
     /// Repetitions of each measurement.
-    #[arg(long, default_value_t = ROUNDS, value_name = "N")]
-    rounds: usize,
+    #[arg(long, default_value_t = ROUNDS, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    rounds: u16,
     #[command(flatten)]
     output: Output,
 }
@@ -57,9 +58,11 @@ struct Setting<'a> {
 pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     let kernels = Kernels::new(args.threads.count());
     let cache_bytes = last_level_cache();
+    let stages = Stages::new(1 + 2 * WEIGHT_TYPES.len());
+    stages.begin("read bandwidth");
     let setting = Setting {
         kernels: &kernels,
-        rounds: args.rounds,
+        rounds: usize::from(args.rounds),
         read_bandwidth: read_bandwidth(&kernels),
         working_set: CACHES * cache_bytes,
     };
@@ -67,9 +70,10 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         threads: kernels.threads(),
         read_bandwidth: setting.read_bandwidth,
         cache_bytes,
-        products: products::measure(&setting)?,
-        entropy: entropy::measure(&setting)?,
+        products: products::measure(&setting, &stages)?,
+        entropy: entropy::measure(&setting, &stages)?,
     };
+    drop(stages);
     args.output.print(&report)
 }
 

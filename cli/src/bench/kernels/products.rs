@@ -3,6 +3,7 @@
 use super::Setting;
 use crate::bench::{
     WEIGHT_TYPES,
+    stages::Stages,
     timing::{interleaved, median, median_ratio},
     type_name,
 };
@@ -39,9 +40,13 @@ pub(super) struct ProductReport {
 }
 
 /// All types and numbers of rows.
-pub(super) fn measure(setting: &Setting<'_>) -> anyhow::Result<Vec<ProductReport>> {
+pub(super) fn measure(
+    setting: &Setting<'_>,
+    stages: &Stages,
+) -> anyhow::Result<Vec<ProductReport>> {
     let mut reports = Vec::new();
     for weight_type in WEIGHT_TYPES {
+        stages.begin(format!("products in {}", type_name(weight_type)));
         let skinny = skinny_seconds(setting, weight_type)?;
         let candle = candle_seconds(setting, weight_type)?;
         let bytes = (N * K * weight_type.bytes_per_weight()) as f64;

@@ -9,6 +9,7 @@ mod runs;
 use super::{
     Output,
     passes::Passes,
+    stages::Stages,
     subject::{Subject, SubjectArgs},
     timing::median,
 };
@@ -60,8 +61,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", default_value_t = 96, value_parser = clap::value_parser!(u32).range(2..))]
     max_new_tokens: u32,
     /// Generations with each policy.
-    #[arg(long, value_name = "N", default_value_t = 5)]
-    rounds: usize,
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
+    rounds: u16,
     #[command(flatten)]
     output: Output,
 }
@@ -75,13 +76,20 @@ fn probability(text: &str) -> Result<f64, String> {
 
 /// Runs the measurements and tells them.
 pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
-    let default = match args.subject.shape {
-        Some(_) => None,
+    let default = match args.acceptance {
+        Some(_) => {
+            check_policies(&args.policy)?;
+            None
+        }
         None => Some(demo::folder()?),
     };
+    let stages = Stages::new(3 + usize::from(args.rounds));
+    stages.begin("passes of the model alone");
     let subject = args.subject.open(default)?;
     let passes = pass_seconds(&subject)?;
+    stages.begin("round trips without a model");
     let round_trip_seconds = round_trip::measure().await?;
+    stages.begin("starting the pair");
     let truth = Truth::default();
     let pair = Pair::start(&subject, args.acceptance, truth.clone()).await?;
     let policies = match args.policy.as_slice() {
@@ -94,7 +102,10 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         prompts: runs::prompts(&subject, pair.tokenizer.is_some()),
         max_new_tokens: args.max_new_tokens,
     };
-    let measured = runs.measure(&policies, args.rounds).await?;
+    let measured = runs
+        .measure(&policies, usize::from(args.rounds), &stages)
+        .await?;
+    drop(stages);
     pair.verifier.stop().await?;
     pair.drafter.stop().await?;
     let plain_tokens_per_second = median(&measured.plain_rates);
@@ -116,6 +127,15 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
 fn pass_seconds(subject: &Subject) -> anyhow::Result<Vec<f64>> {
     let rows = Passes::new(subject, 1)?.rows(PASS_ROUNDS)?;
     Ok(rows.iter().map(|report| report.seconds).collect())
+}
+
+/// What an oracle drafter can do.
+fn check_policies(policies: &[PolicySpec]) -> anyhow::Result<()> {
+    let fits = |policy: &PolicySpec| matches!(policy, PolicySpec::Fixed { head: 0, .. });
+    match policies.iter().find(|policy| !fits(policy)) {
+        Some(policy) => anyhow::bail!("--policy {policy}: with --shape only fixed:0:TOKENS"),
+        None => Ok(()),
+    }
 }
 
 /// With an oracle, the draft length that the costs make best, and its neighbours.

@@ -1,7 +1,7 @@
 //! Generations with every policy in turn, plain ones beside them.
 
 use crate::{
-    bench::subject::Subject,
+    bench::{stages::Stages, subject::Subject},
     client::{Client, Generated},
     oracle::Truth,
     request::speculation,
@@ -107,6 +107,7 @@ impl Runs {
         &mut self,
         policies: &[PolicySpec],
         rounds: usize,
+        stages: &Stages,
     ) -> anyhow::Result<Measured> {
         self.client.ready().await?;
         let mut measured = Measured {
@@ -122,6 +123,7 @@ impl Runs {
         };
         self.warm_up(policies).await?;
         for round in 0..rounds {
+            stages.begin(format!("generations, round {} of {rounds}", round + 1));
             for prompt in 0..self.prompts.len() {
                 let id = |name: &dyn std::fmt::Display| format!("bench-{round}-{prompt}-{name}");
                 let plain = self
