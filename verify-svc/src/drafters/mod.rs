@@ -10,6 +10,7 @@ use crate::engine::{EngineHandle, LinkKey};
 use dssd_proto::v1;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 use table::Table;
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Uri;
 
@@ -20,6 +21,8 @@ const RESOLVE_INTERVAL: Duration = Duration::from_secs(3);
 #[derive(Clone)]
 pub struct Drafters {
     table: Arc<Table>,
+    /// The engine's thread, which asks for drafters, is none of the runtime's.
+    runtime: Handle,
 }
 
 impl Drafters {
@@ -33,14 +36,15 @@ impl Drafters {
                 resolve_all(&names, &resolving).await;
             }
         });
-        Self { table }
+        let runtime = Handle::current();
+        Self { table, runtime }
     }
 
     /// Finds a drafter for a generation, as soon as there is one, and connects it: the engine
     /// hears of it by [`LinkEvent`]s. Ends when `end` is cancelled.
     pub(crate) fn attach(&self, engine: EngineHandle, link: LinkKey, end: CancellationToken) {
         let table = Arc::clone(&self.table);
-        tokio::spawn(async move {
+        self.runtime.spawn(async move {
             let stream = link::run(&table, &engine, link, &end);
             end.run_until_cancelled(stream).await;
         });
