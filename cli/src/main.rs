@@ -1,5 +1,6 @@
 //! `dssd`: the one command a person types.
 
+mod bench;
 mod check;
 mod client;
 mod demo;
@@ -26,6 +27,9 @@ enum Command {
     Demo(demo::DemoArgs),
     Generate(generate::GenerateArgs),
     Check(check::CheckArgs),
+    /// Measure kernels, passes of the model, and the running pair
+    #[command(subcommand)]
+    Bench(bench::Bench),
 }
 
 #[tokio::main]
@@ -34,6 +38,7 @@ async fn main() -> ExitCode {
         Command::Demo(args) => demo::run(args).await,
         Command::Generate(args) => generate::run(args).await,
         Command::Check(args) => check::run(args).await,
+        Command::Bench(bench) => bench::run(bench).await,
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,

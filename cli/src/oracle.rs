@@ -63,6 +63,21 @@ impl Oracle {
     pub(crate) fn new(truth: Truth, settings: OracleSettings) -> Self {
         Self { truth, settings }
     }
+
+    /// What it says of the generation that `open` begins.
+    pub(crate) fn prophecy(&self, open: &Open) -> Prophecy {
+        let mut name = DefaultHasher::new();
+        open.request_id.hash(&mut name);
+        let mut noise = ChaCha8Rng::seed_from_u64(self.settings.seed);
+        noise.set_stream(name.finish());
+        Prophecy {
+            truth: self.truth.of(&open.request_id),
+            prompt_length: open.prompt_length,
+            vocabulary: open.vocabulary_size,
+            acceptance: self.settings.acceptance,
+            noise,
+        }
+    }
 }
 
 /// One stream.
@@ -72,11 +87,17 @@ struct Session {
 }
 
 struct Generation {
+    prophecy: Prophecy,
+    /// Committed tokens, prompt included.
+    committed: u32,
+}
+
+/// What an oracle says of one generation.
+pub(crate) struct Prophecy {
     truth: Arc<[u32]>,
     prompt_length: u32,
     vocabulary: u32,
-    /// Committed tokens, prompt included.
-    committed: u32,
+    acceptance: f64,
     /// The errors; a position has its own place in it.
     noise: ChaCha8Rng,
 }
@@ -90,7 +111,7 @@ impl Session {
                     .generation
                     .as_mut()
                     .ok_or_else(|| Status::failed_precondition("a Commit came before any Open"))?;
-                generation.commit(&commit, self.oracle.settings.acceptance)
+                generation.commit(&commit)
             }
             None => return Err(Status::invalid_argument("an empty message")),
         };
@@ -100,17 +121,10 @@ impl Session {
     }
 
     fn open(&mut self, open: Open) -> drafter_message::Message {
-        let mut name = DefaultHasher::new();
-        open.request_id.hash(&mut name);
-        let mut noise = ChaCha8Rng::seed_from_u64(self.oracle.settings.seed);
-        noise.set_stream(name.finish());
         let committed = open.token_ids.len() as u32;
         self.generation = Some(Generation {
-            truth: self.oracle.truth.of(&open.request_id),
-            prompt_length: open.prompt_length,
-            vocabulary: open.vocabulary_size,
+            prophecy: self.oracle.prophecy(&open),
             committed,
-            noise,
         });
         drafter_message::Message::Ready(Ready {
             held_position: committed.saturating_sub(1),
@@ -121,7 +135,7 @@ impl Session {
 }
 
 impl Generation {
-    fn commit(&mut self, commit: &Commit, acceptance: f64) -> Option<drafter_message::Message> {
+    fn commit(&mut self, commit: &Commit) -> Option<drafter_message::Message> {
         if commit.first_position > self.committed {
             return Some(drafter_message::Message::Resync(Resync {
                 epoch: commit.epoch,
@@ -132,10 +146,10 @@ impl Generation {
         if commit.max_draft_tokens == 0 {
             return None;
         }
-        let known = self.prompt_length + self.truth.len() as u32;
+        let known = self.prophecy.end();
         let end = known.min(self.committed.saturating_add(commit.max_draft_tokens));
         let tokens = (self.committed..end)
-            .map(|position| self.propose(position, acceptance))
+            .map(|position| self.prophecy.propose(position))
             .collect();
         Some(drafter_message::Message::Proposal(Proposal {
             epoch: commit.epoch,
@@ -146,14 +160,21 @@ impl Generation {
             load: Some(DrafterLoad::default()),
         }))
     }
+}
 
-    /// The token at `position`, which lies within the known ones.
-    fn propose(&mut self, position: u32, acceptance: f64) -> DraftedToken {
+impl Prophecy {
+    /// The position after the last known one.
+    fn end(&self) -> u32 {
+        self.prompt_length + self.truth.len() as u32
+    }
+
+    /// The token at `position`; beyond the known ones, an arbitrary one.
+    pub(crate) fn propose(&mut self, position: u32) -> DraftedToken {
         let index = position.saturating_sub(self.prompt_length) as usize;
         let token = self.truth.get(index).copied().unwrap_or_default();
         // Two draws of 64 bits each, so that every position has four words of its own.
         self.noise.set_word_pos(u128::from(position) * 4);
-        let right = self.noise.random_bool(acceptance);
+        let right = self.noise.random_bool(self.acceptance);
         let shift = 1 + self.noise.random::<u64>() % u64::from(self.vocabulary.max(2) - 1);
         let wrong = (u64::from(token) + shift) % u64::from(self.vocabulary.max(1));
         DraftedToken {
@@ -235,9 +256,9 @@ mod tests {
         let mut generation = generation(0.7);
         let mut right = 0;
         for position in 2..1002 {
-            let first = generation.propose(position, 0.7);
+            let first = generation.prophecy.propose(position);
             assert!(first.token_id < 1000);
-            assert_eq!(first, generation.propose(position, 0.7));
+            assert_eq!(first, generation.prophecy.propose(position));
             right += u32::from(first.token_id == position - 2);
         }
         // Mean 700, standard deviation 14.5: five of them.
@@ -256,7 +277,7 @@ mod tests {
                 ..Commit::default()
             };
             generation.committed = first_position;
-            match generation.commit(&commit, 1.0) {
+            match generation.commit(&commit) {
                 Some(drafter_message::Message::Proposal(proposal)) => {
                     assert_eq!(proposal.base_position, first_position + 1);
                     proposal.tokens.iter().map(|t| t.token_id).collect()

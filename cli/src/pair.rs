@@ -5,6 +5,7 @@ use dssd_common::{
     checkpoint::{Checkpoint, demo},
     tokenizer::Tokenizer,
 };
+use dssd_proto::v1::drafting_server::{Drafting, DraftingServer};
 use std::{
     future::Future,
     net::{Ipv4Addr, SocketAddr},
@@ -12,8 +13,9 @@ use std::{
     sync::Arc,
 };
 use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Uri;
+use tonic::transport::{Server, Uri};
 
 /// A model that several services of this process share.
 #[derive(Clone)]
@@ -97,5 +99,20 @@ pub(crate) fn verifier(model: &Model, drafts: Vec<Uri>, listener: TcpListener) -
     let (checkpoint, tokenizer) = (Arc::clone(&model.checkpoint), model.tokenizer.clone());
     Service::spawn(listener, async move |listener, shutdown| {
         Ok(verify_svc::run_with(config, checkpoint, tokenizer, listener, shutdown).await?)
+    })
+}
+
+/// Serves a drafter of our own on a free port.
+pub(crate) async fn own_drafter(drafter: impl Drafting) -> Result<Service> {
+    Service::spawn(listener().await?, async move |listener, shutdown| {
+        let served = Server::builder()
+            .tcp_nodelay(true)
+            .add_service(DraftingServer::new(drafter))
+            .serve_with_incoming(TcpListenerStream::new(listener));
+        // Whoever is still connected is cut off: that is what drafters are allowed to do.
+        match shutdown.run_until_cancelled(served).await {
+            Some(outcome) => Ok(outcome?),
+            None => Ok(()),
+        }
     })
 }

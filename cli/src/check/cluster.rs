@@ -7,14 +7,9 @@ use crate::{
     pair::{self, Model, Service},
 };
 use anyhow::{Context, Result};
-use dssd_proto::v1::{
-    GetDrafterInfoRequest,
-    drafting_client::DraftingClient,
-    drafting_server::{Drafting, DraftingServer},
-};
+use dssd_proto::v1::{GetDrafterInfoRequest, drafting_client::DraftingClient};
 use std::time::Duration;
-use tokio_stream::wrappers::TcpListenerStream;
-use tonic::transport::{Endpoint, Server, Uri};
+use tonic::transport::{Endpoint, Uri};
 
 /// Probability that the oracle proposes the true token.
 const ORACLE_ACCEPTANCE: f64 = 0.7;
@@ -62,7 +57,7 @@ impl Cluster {
             acceptance: ORACLE_ACCEPTANCE,
             seed: ORACLE_SEED,
         };
-        let oracle = serve(Oracle::new(truth.clone(), settings)).await?;
+        let oracle = pair::own_drafter(Oracle::new(truth.clone(), settings)).await?;
         let exit_heads = exit_heads(&drafter.uri()?).await?;
         let mut services = Vec::new();
         let mut restarts = None;
@@ -113,26 +108,11 @@ impl Cluster {
 async fn faulty_ways(to: &Service, seed: u64, services: &mut Vec<Service>) -> Result<Vec<Uri>> {
     let mut ways = Vec::new();
     for way in 0..FAULTY_WAYS {
-        let service = serve(FaultyDrafter::new(&to.uri()?, seed + way)).await?;
+        let service = pair::own_drafter(FaultyDrafter::new(&to.uri()?, seed + way)).await?;
         ways.push(service.uri()?);
         services.push(service);
     }
     Ok(ways)
-}
-
-/// Serves a drafter of our own on a free port.
-async fn serve(drafter: impl Drafting) -> Result<Service> {
-    Service::spawn(pair::listener().await?, async move |listener, shutdown| {
-        let served = Server::builder()
-            .tcp_nodelay(true)
-            .add_service(DraftingServer::new(drafter))
-            .serve_with_incoming(TcpListenerStream::new(listener));
-        // Whoever is still connected is cut off: that is what drafters are allowed to do.
-        match shutdown.run_until_cancelled(served).await {
-            Some(outcome) => Ok(outcome?),
-            None => Ok(()),
-        }
-    })
 }
 
 async fn exit_heads(drafter: &Uri) -> Result<usize> {
