@@ -10,6 +10,7 @@ use crate::engine::{EngineHandle, LinkKey};
 use dssd_proto::v1;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 use table::Table;
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Uri;
 
@@ -20,10 +21,13 @@ const RESOLVE_INTERVAL: Duration = Duration::from_secs(3);
 #[derive(Clone)]
 pub struct Drafters {
     table: Arc<Table>,
+    /// Where streams are carried; the engine's thread is none of its own.
+    runtime: Handle,
 }
 
 impl Drafters {
-    /// Starts to resolve `names` (`http://host:port`) until `shutdown`.
+    /// Starts to resolve `names` (`http://host:port`) until `shutdown`, on the runtime that this
+    /// is called on.
     pub fn start(names: Vec<Uri>, shutdown: CancellationToken) -> Self {
         let table = Arc::new(Table::default());
         let resolving = Arc::clone(&table);
@@ -33,14 +37,17 @@ impl Drafters {
                 resolve_all(&names, &resolving).await;
             }
         });
-        Self { table }
+        Self {
+            table,
+            runtime: Handle::current(),
+        }
     }
 
     /// Finds a drafter for a generation, as soon as there is one, and connects it: the engine
     /// hears of it by [`LinkEvent`]s. Ends when `end` is cancelled.
     pub(crate) fn attach(&self, engine: EngineHandle, link: LinkKey, end: CancellationToken) {
         let table = Arc::clone(&self.table);
-        tokio::spawn(async move {
+        self.runtime.spawn(async move {
             let stream = link::run(&table, &engine, link, &end);
             end.run_until_cancelled(stream).await;
         });
