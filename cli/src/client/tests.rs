@@ -72,7 +72,6 @@ async fn a_broken_stream_goes_on_elsewhere_with_the_same_tokens() {
 async fn a_server_that_is_not_there_is_an_error_and_not_a_hang() {
     let nowhere = pair::listener().await.unwrap().local_addr().unwrap();
     let nowhere: Uri = format!("http://{nowhere}").parse().unwrap();
-    tokio::time::pause();
     let outcome = Client::new(&[nowhere])
         .generate(request(), &mut |_| ())
         .await;
