@@ -46,7 +46,10 @@ async fn a_broken_stream_goes_on_elsewhere_with_the_same_tokens() {
     let address = listener.local_addr().unwrap();
     let verifier = pair::verifier(&model, Vec::new(), listener).unwrap();
     let direct = verifier.uri().unwrap();
-    Client::new(&[direct.clone()]).ready().await.unwrap();
+    Client::new(std::slice::from_ref(&direct))
+        .ready()
+        .await
+        .unwrap();
 
     let way = breaking_way(address, 2000);
     // Nobody listens at the second address: connecting fails, and the third one is tried.
