@@ -153,3 +153,56 @@ pub fn cancelled_on_signal() -> Result<CancellationToken> {
     });
     Ok(shutdown)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::serve::{Front, Switch};
+    use std::sync::mpsc;
+    use tonic_health::{pb::health_server::HealthServer, server::HealthService};
+
+    /// An engine that ends when it is told to, and panics on a false word.
+    struct Fake(mpsc::Sender<bool>);
+
+    impl Engine for Fake {
+        fn drain(&self) {
+            _ = self.0.send(true);
+        }
+
+        fn stop(&self) {
+            self.drain();
+        }
+    }
+
+    async fn fake_service() -> (Service<Fake>, TcpListener) {
+        let front = Front::new::<HealthServer<HealthService>>(Switch::Off, &[]);
+        let front = front.await.unwrap();
+        let (sender, inbox) = mpsc::channel();
+        let service = Service {
+            router: front.router,
+            health: front.health,
+            engine: Fake(sender),
+            thread: thread::spawn(move || assert!(inbox.recv().unwrap(), "a false word")),
+            drain_timeout: Duration::from_secs(5),
+        };
+        (service, TcpListener::bind("127.0.0.1:0").await.unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_shutdown_ends_the_service() {
+        let (service, listener) = fake_service().await;
+        let shutdown = CancellationToken::new();
+        shutdown.cancel();
+        service.run(listener, shutdown).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_engine_that_panics_ends_the_service_with_an_error() {
+        let (service, listener) = fake_service().await;
+        service.engine.0.send(false).unwrap();
+        let ended = service.run(listener, CancellationToken::new());
+        let error = timeout(Duration::from_secs(5), ended).await.unwrap();
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains("panicked"), "{error}");
+    }
+}

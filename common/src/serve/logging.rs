@@ -1,7 +1,7 @@
 //! Log lines and what the environment says.
 
 use super::LogFormat;
-use std::{collections::HashSet, ffi::OsStr};
+use std::{collections::HashSet, ffi::OsStr, io::IsTerminal as _};
 use tracing_subscriber::EnvFilter;
 
 /// Every setting of ours starts like this.
@@ -15,6 +15,7 @@ pub fn init_logging(format: LogFormat) {
         .from_env_lossy();
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     _ = match format {
         LogFormat::Text => lines.try_init(),

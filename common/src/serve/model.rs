@@ -142,3 +142,61 @@ impl LoadedModel {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kv::KvLayout;
+
+    fn settings() -> ModelSettings {
+        ModelSettings {
+            threads: Some(1),
+            dtype: Dtype::Auto,
+            kv_memory: None,
+            max_sequences: 2,
+            max_context: Some(64),
+            band_ends: vec![2, 12],
+        }
+    }
+
+    #[test]
+    fn a_small_budget_shortens_the_context_to_what_fits() {
+        let layout = KvLayout {
+            kv_heads: 1,
+            head_dim: 4,
+            hidden: 4,
+            band_ends: vec![3],
+        };
+        let two_blocks_a_layer = 6 * layout.block_bytes();
+        let kv = KvCache::new(layout, two_blocks_a_layer).unwrap();
+        assert_eq!(longest(&kv, 20), 20);
+        assert_eq!(longest(&kv, 100), 2 * BLOCK_POSITIONS);
+    }
+
+    #[test]
+    fn a_context_beyond_the_model_is_refused() {
+        let (checkpoint, tokenizer) = open_model(None).unwrap();
+        assert!(tokenizer.is_some());
+        let mut model = settings().load(&checkpoint).unwrap();
+        assert_eq!(model.max_context, 64);
+        model.warm_up().unwrap();
+        assert_eq!(
+            model.kv.usage().reserved_blocks,
+            0,
+            "the warm-up leaves nothing"
+        );
+        for wrong in [0, 1025] {
+            let mut settings = settings();
+            settings.max_context = Some(wrong);
+            let error = settings.load(&checkpoint).err().unwrap();
+            let named = matches!(
+                error,
+                Error::InvalidParameter {
+                    field: "max_context",
+                    ..
+                }
+            );
+            assert!(named, "{error}");
+        }
+    }
+}

@@ -33,6 +33,9 @@ pub enum LinkEvent {
     Message(DrafterMessage),
     /// The stream is over, by the drafter's doing or the network's.
     Lost,
+    /// The drafter does not do what this generation asks for (an exit head that it lacks, say).
+    /// That is no fault of the drafter's, and others of its kind would say the same.
+    Refused,
 }
 
 /// Connects a drafter, then carries messages until the stream ends.
@@ -77,6 +80,11 @@ pub(super) async fn run(
                         table.exclude(address, "the drafter ended the stream");
                     }
                     break;
+                }
+                Err(status) if status.code() == Code::InvalidArgument => {
+                    tracing::warn!(%address, reason = status.message(), "drafter refuses a generation");
+                    send(LinkEvent::Refused);
+                    return;
                 }
                 Err(status) => {
                     // A full drafter is no fault: the next one is tried, this one not for a moment.

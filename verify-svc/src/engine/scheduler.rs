@@ -259,6 +259,10 @@ impl Scheduler {
                 generation.session.on_lost();
                 self.attach(index);
             }
+            LinkEvent::Refused => {
+                generation.session.on_lost();
+                generation.link = None;
+            }
         }
     }
 

@@ -1,0 +1,14 @@
+//! The services as a client meets them: through gRPC, on loopback, with the demo model.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a failed step of a test is a failed test, helpers included"
+)]
+
+mod api;
+mod drafter;
+mod ending;
+mod pair;
+mod refusals;
+mod support;

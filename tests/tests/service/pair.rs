@@ -1,0 +1,171 @@
+//! Both services: drafts change the speed, never a token.
+
+use crate::support::*;
+use dssd_common::checkpoint::random_checkpoint;
+use dssd_common::kernels::WeightType;
+use dssd_proto::v1::{self, DrafterState, GenerateRequest, generate_stream_response::Event};
+use std::sync::Arc;
+
+fn with_policy(request: GenerateRequest, policy: &str) -> GenerateRequest {
+    GenerateRequest {
+        speculation: Some(v1::Speculation {
+            policy: policy.to_owned(),
+            ..Default::default()
+        }),
+        ..request
+    }
+}
+
+fn report(answer: &v1::GenerateResponse) -> v1::SpeculativeDecoding {
+    let finish = answer.finish_info.clone().unwrap();
+    finish.speculative_decoding.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn drafts_are_accepted_and_change_nothing() {
+    let drafter = drafter().await;
+    let verifier = verifier(|config| config.drafts = vec![drafter.uri()]).await;
+    let mut client = client(&verifier).await;
+    let penalised = GenerateRequest {
+        repetition_penalty: Some(1.2),
+        presence_penalty: Some(0.4),
+        frequency_penalty: Some(0.2),
+        logit_bias: [(17, 2.0), (42, -3.0)].into(),
+        min_new_tokens: Some(30),
+        ignore_eos: false,
+        ..sampled(150, 5)
+    };
+    for asked in [request(150), sampled(150, 1), penalised] {
+        let expected = generate(&mut client, plain(asked.clone())).await;
+        assert_eq!(report(&expected).num_drafts, 0);
+        assert_eq!(report(&expected).policy, "off");
+        for policy in ["", "fixed:0:2", "fixed:3:4", "entropy:1.5"] {
+            let answer = generate(&mut client, with_policy(asked.clone(), policy)).await;
+            assert_eq!(answer.token_ids, expected.token_ids, "policy `{policy}`");
+            assert_eq!(answer.text, expected.text);
+            let report = report(&answer);
+            assert!(report.num_accepted_tokens > 0, "`{policy}`: {report:?}");
+            assert!(
+                report.num_accepted_tokens < report.num_draft_tokens,
+                "{report:?}"
+            );
+        }
+    }
+    becomes_idle(&mut client).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_generations_share_the_drafter() {
+    let drafter = drafter().await;
+    let verifier = verifier(|config| config.drafts = vec![drafter.uri()]).await;
+    let mut client = client(&verifier).await;
+    let mut expected = Vec::new();
+    for seed in 0..6 {
+        expected.push(
+            generate(&mut client, plain(sampled(60, seed)))
+                .await
+                .token_ids,
+        );
+    }
+    let together = (0..6).map(|seed| {
+        let mut client = client.clone();
+        async move { generate(&mut client, sampled(60, seed)).await }
+    });
+    let answers = futures::future::join_all(together).await;
+    let accepted: u64 = answers.iter().map(|a| report(a).num_accepted_tokens).sum();
+    assert!(accepted > 0);
+    for (answer, expected) in answers.into_iter().zip(expected) {
+        assert_eq!(answer.token_ids, expected);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drafter_may_vanish_and_come_back() {
+    let first = drafter().await;
+    let address = first.address.to_string();
+    let verifier = verifier(|config| config.drafts = vec![first.uri()]).await;
+    let mut client = client(&verifier).await;
+    let expected = generate(&mut client, plain(sampled(900, 4))).await;
+    let mut asked = sampled(900, 4);
+    asked.speculation = Some(v1::Speculation {
+        trace: true,
+        ..Default::default()
+    });
+    let mut stream = client.generate_stream(asked).await.unwrap().into_inner();
+    let (mut first, mut second) = (Some(first), None);
+    let (mut tokens, mut finish, mut drafted_later) = (Vec::new(), None, false);
+    while let Some(message) = stream.message().await.unwrap() {
+        match message.event.unwrap() {
+            Event::Tokens(piece) => tokens.extend(piece.token_ids),
+            Event::Round(round) if !round.drafted.is_empty() => {
+                drafted_later |= second.is_some();
+                if let Some(first) = first.take() {
+                    first.stop().await;
+                    second = Some(drafter_at(&address, open_demo().0, |_| {}).await);
+                }
+            }
+            Event::FinishInfo(info) => finish = info.speculative_decoding,
+            _ => {}
+        }
+    }
+    assert_eq!(tokens, expected.token_ids);
+    let report = finish.expect("finish_info");
+    assert!(
+        report.drafter_losses >= 1 && report.num_accepted_tokens > 0,
+        "{report:?}"
+    );
+    assert!(first.is_none(), "a draft was verified before the loss");
+    assert!(drafted_later, "the drafter that came back was found");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drafter_of_another_model_is_left_out() {
+    let (checkpoint, _) = open_demo();
+    let config = checkpoint.config().clone();
+    let other = Arc::new(random_checkpoint(config, WeightType::Bf16, 1).unwrap());
+    let drafter = drafter_at("127.0.0.1:0", other, |_| {}).await;
+    let verifier = verifier(|config| config.drafts = vec![drafter.uri()]).await;
+    let mut client = client(&verifier).await;
+    let expected = generate(&mut client, plain(request(200))).await;
+    let answer = generate(&mut client, request(200)).await;
+    assert_eq!(answer.token_ids, expected.token_ids);
+    assert_eq!(report(&answer).num_drafts, 0);
+    let info = client
+        .get_server_info(v1::GetServerInfoRequest {})
+        .await
+        .unwrap()
+        .into_inner();
+    let status = &info.drafters[0];
+    assert_ne!(status.state(), DrafterState::Ready);
+    assert!(
+        status.reason.contains("checkpoint_fingerprint"),
+        "{status:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wish_that_the_drafter_lacks_is_no_fault_of_the_drafter() {
+    let drafter = drafter().await;
+    let verifier = verifier(|config| config.drafts = vec![drafter.uri()]).await;
+    let mut client = client(&verifier).await;
+    let expected = generate(&mut client, request(100)).await;
+    let answer = generate(&mut client, with_policy(request(100), "fixed:9:2")).await;
+    assert_eq!(answer.token_ids, expected.token_ids);
+    assert_eq!(report(&answer).num_drafts, 0);
+    let after = generate(&mut client, request(100)).await;
+    assert!(
+        report(&after).num_accepted_tokens > 0,
+        "others are still drafted for"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_verifier_is_ready_without_its_drafter() {
+    let verifier = verifier(|config| config.drafts = vec!["http://127.0.0.1:1".parse().unwrap()]);
+    let verifier = verifier.await;
+    let mut client = client(&verifier).await;
+    let answer = generate(&mut client, request(50)).await;
+    let expected = generate(&mut client, plain(request(50))).await;
+    assert_eq!(answer.token_ids, expected.token_ids);
+    assert_eq!(report(&answer).num_drafts, 0);
+}

@@ -1,0 +1,196 @@
+//! Services in this process, and requests to them.
+
+use dssd_common::{
+    checkpoint::{Checkpoint, demo},
+    model::Span,
+    sampling::{History, Sampler, SamplingParams, Scratch},
+    serve::{Dtype, ModelSettings},
+    tokenizer::Tokenizer,
+};
+use dssd_proto::v1::{
+    self, GenerateRequest, Speculation, SpeculationMode, TokenIds, generate_request::Prompt,
+    generation_client::GenerationClient,
+};
+use std::{net::SocketAddr, sync::Arc};
+use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+use tonic::transport::{Channel, Uri};
+
+pub(crate) const PROMPT: &str = "Once upon a time there was a little girl who";
+
+/// A service that runs until it is stopped.
+pub(crate) struct Running<E> {
+    pub(crate) address: SocketAddr,
+    pub(crate) shutdown: CancellationToken,
+    pub(crate) task: JoinHandle<Result<(), E>>,
+}
+
+impl<E: std::fmt::Debug> Running<E> {
+    pub(crate) async fn stop(self) {
+        self.shutdown.cancel();
+        self.task.await.unwrap().unwrap();
+    }
+
+    pub(crate) fn uri(&self) -> Uri {
+        format!("http://{}", self.address).parse().unwrap()
+    }
+}
+
+pub(crate) type Verifier = Running<verify_svc::Error>;
+pub(crate) type Drafter = Running<draft_svc::Error>;
+
+pub(crate) fn open_demo() -> (Arc<Checkpoint>, Option<Arc<Tokenizer>>) {
+    dssd_common::serve::open_model(None).unwrap()
+}
+
+/// A verifier on a free port.
+pub(crate) async fn verifier(change: impl FnOnce(&mut verify_svc::Config)) -> Verifier {
+    let (checkpoint, tokenizer) = open_demo();
+    verifier_of(checkpoint, tokenizer, change).await
+}
+
+pub(crate) async fn verifier_of(
+    checkpoint: Arc<Checkpoint>,
+    tokenizer: Option<Arc<Tokenizer>>,
+    change: impl FnOnce(&mut verify_svc::Config),
+) -> Verifier {
+    let mut config = verify_svc::Config::for_model(demo::folder().unwrap());
+    config.threads = Some(1);
+    change(&mut config);
+    let (listener, address) = listener("127.0.0.1:0").await;
+    let shutdown = CancellationToken::new();
+    let service = verify_svc::run_with(config, checkpoint, tokenizer, listener, shutdown.clone());
+    Running {
+        address,
+        shutdown,
+        task: tokio::spawn(service),
+    }
+}
+
+/// A drafter on `address`.
+pub(crate) async fn drafter_at(
+    address: &str,
+    checkpoint: Arc<Checkpoint>,
+    change: impl FnOnce(&mut draft_svc::Config),
+) -> Drafter {
+    let (_, tokenizer) = open_demo();
+    let mut config = draft_svc::Config::for_model(demo::folder().unwrap());
+    config.threads = Some(1);
+    change(&mut config);
+    let (listener, address) = listener(address).await;
+    let shutdown = CancellationToken::new();
+    let service = draft_svc::run_with(config, checkpoint, tokenizer, listener, shutdown.clone());
+    Running {
+        address,
+        shutdown,
+        task: tokio::spawn(service),
+    }
+}
+
+pub(crate) async fn drafter() -> Drafter {
+    drafter_at("127.0.0.1:0", open_demo().0, |_| {}).await
+}
+
+async fn listener(address: &str) -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind(address).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    (listener, address)
+}
+
+pub(crate) async fn channel<E: std::fmt::Debug>(service: &Running<E>) -> Channel {
+    Channel::builder(service.uri()).connect().await.unwrap()
+}
+
+pub(crate) async fn client(verifier: &Verifier) -> GenerationClient<Channel> {
+    GenerationClient::new(channel(verifier).await)
+}
+
+/// Greedy, of exactly `max_new_tokens`.
+pub(crate) fn request(max_new_tokens: u32) -> GenerateRequest {
+    GenerateRequest {
+        prompt: Some(Prompt::Text(PROMPT.to_owned())),
+        max_new_tokens: Some(max_new_tokens),
+        ignore_eos: true,
+        ..GenerateRequest::default()
+    }
+}
+
+/// Sampled, of exactly `max_new_tokens`.
+pub(crate) fn sampled(max_new_tokens: u32, seed: u64) -> GenerateRequest {
+    GenerateRequest {
+        temperature: Some(0.8),
+        top_p: Some(0.95),
+        seed: Some(seed),
+        ..request(max_new_tokens)
+    }
+}
+
+pub(crate) fn ids(ids: Vec<u32>) -> Option<Prompt> {
+    Some(Prompt::TokenIds(TokenIds { ids }))
+}
+
+pub(crate) fn plain(request: GenerateRequest) -> GenerateRequest {
+    GenerateRequest {
+        speculation: Some(Speculation {
+            mode: SpeculationMode::Off.into(),
+            ..Speculation::default()
+        }),
+        ..request
+    }
+}
+
+pub(crate) async fn generate(
+    client: &mut GenerationClient<Channel>,
+    request: GenerateRequest,
+) -> v1::GenerateResponse {
+    client.generate(request).await.unwrap().into_inner()
+}
+
+/// Waits until the verifier holds nothing any more: each question is answered after a step.
+pub(crate) async fn becomes_idle(client: &mut GenerationClient<Channel>) {
+    let idle = async {
+        loop {
+            let load = client.get_load(v1::GetLoadRequest {}).await.unwrap();
+            let load = load.into_inner();
+            if load.running == 0 && load.free_kv_blocks == load.kv_blocks {
+                break;
+            }
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(20), idle)
+        .await
+        .expect("the engine frees what nobody wants");
+}
+
+/// Greedy decoding without any service: one token at a time through the library.
+pub(crate) fn library_tokens(prompt: &[u32], count: usize) -> Vec<u32> {
+    let (checkpoint, _) = open_demo();
+    let settings = ModelSettings {
+        threads: Some(1),
+        dtype: Dtype::Auto,
+        kv_memory: None,
+        max_sequences: 1,
+        max_context: None,
+        band_ends: vec![checkpoint.config().layers],
+    };
+    let mut model = settings.load(&checkpoint).unwrap();
+    let vocabulary = model.decoder.vocabulary();
+    let sampler = Sampler::new(SamplingParams::default(), vocabulary, Vec::new()).unwrap();
+    let mut history = History::new(prompt, &[]);
+    let sequence = model.kv.open(prompt.len() + count).unwrap();
+    let (mut logits, mut scratch) = (Vec::new(), Scratch::default());
+    while history.generated().len() < count {
+        let computed = model.kv.len(sequence, 0);
+        let span = Span {
+            sequence,
+            end: history.len(),
+            tokens: &history.tokens()[computed..],
+        };
+        let states = model.decoder.advance(&mut model.kv, 0, &[span]).unwrap();
+        let last = states[states.len() - checkpoint.config().hidden..].to_vec();
+        model.decoder.logits(&last, &mut logits);
+        let token = sampler.choose(&logits, &history, &mut scratch).unwrap();
+        history.push(token);
+    }
+    history.generated().to_vec()
+}
