@@ -50,7 +50,7 @@ pub(crate) struct CheckArgs {
     #[arg(long, value_name = "FILE")]
     prompts: Option<PathBuf>,
     /// Most tokens of each generation
-    #[arg(long, value_name = "N", default_value_t = 64)]
+    #[arg(long, value_name = "N", default_value_t = 40)]
     max_new_tokens: u32,
     /// Stop and restart drafters, and lose, delay, reorder, repeat and spoil what they say
     #[arg(long, conflicts_with = "endpoint")]

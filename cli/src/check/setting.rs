@@ -115,7 +115,7 @@ impl Setting {
         let mut settings: Vec<Self> = [
             (Greedy, fixed(0, 2)),
             (Greedy, fixed(2, 5)),
-            (Greedy, entropy(2.0)),
+            (Greedy, entropy(3.0)),
             (Temperature, None),
             (Temperature, entropy(3.0)),
             (TopP, fixed(1, 3)),
