@@ -1,1 +1,51 @@
-fn main() {}
+//! `dssd`: the one command a person types.
+
+mod bench;
+mod check;
+mod client;
+mod demo;
+mod generate;
+mod oracle;
+mod pair;
+mod request;
+mod summary;
+mod terminal;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Lossless self-speculative decoding: a demo, a client, and the check that nothing is lost.
+#[derive(Parser)]
+#[command(name = "dssd", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Demo(demo::DemoArgs),
+    Generate(generate::GenerateArgs),
+    Check(check::CheckArgs),
+    /// Measure kernels, passes of the model, and the running pair
+    #[command(subcommand)]
+    Bench(bench::Bench),
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let outcome = match Arguments::parse().command {
+        Command::Demo(args) => demo::run(args).await,
+        Command::Generate(args) => generate::run(args).await,
+        Command::Check(args) => check::run(args).await,
+        Command::Bench(bench) => bench::run(bench).await,
+    };
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,34 +1,36 @@
 //! How much of a draft is kept.
 
 /// What one verification commits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Accepted<'a> {
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Accepted {
     /// Drafted tokens that were right.
     pub accepted: usize,
-    /// The new tokens: the accepted ones and one of the full model.
-    pub committed: &'a [u32],
+    /// The new tokens: the accepted ones, and one of the full model unless the sequence ended before it.
+    pub committed: Vec<u32>,
 }
 
-/// The longest prefix of `draft` that the full model would have chosen too, plus the token that it chooses next.
+/// The longest prefix of `draft` that the full model chooses too, plus the token that it chooses next.
 ///
-/// `chosen[i]` is the full model's choice after the first i drafted tokens, so `chosen` has one token more than `draft`.
-/// Choices after the first wrong one followed tokens that never came, and are dropped.
-#[must_use]
-pub fn accept<'a>(draft: &[u32], chosen: &'a [u32]) -> Accepted<'a> {
-    debug_assert_eq!(
-        chosen.len(),
-        draft.len() + 1,
-        "one choice per drafted token and one more"
-    );
-    let accepted = draft
-        .iter()
-        .zip(chosen)
-        .take_while(|(drafted, right)| drafted == right)
-        .count();
-    Accepted {
-        accepted,
-        committed: chosen.get(..=accepted).unwrap_or(chosen),
+/// `choose(i)` is the full model's choice after the first i drafted tokens; `None` once the sequence has ended. It is
+/// called for i = 0, 1, … and never after a wrong drafted token: what follows one would be a choice after tokens that
+/// never came.
+///
+/// # Errors
+/// The first error of `choose`.
+pub fn accept<E>(
+    draft: &[u32],
+    mut choose: impl FnMut(usize) -> Result<Option<u32>, E>,
+) -> Result<Accepted, E> {
+    let mut outcome = Accepted::default();
+    for i in 0..=draft.len() {
+        let Some(token) = choose(i)? else { break };
+        outcome.committed.push(token);
+        if draft.get(i) != Some(&token) {
+            break;
+        }
+        outcome.accepted += 1;
     }
+    Ok(outcome)
 }
 
 #[cfg(test)]
@@ -36,44 +38,51 @@ mod tests {
     use super::{Accepted, accept};
     use crate::sampling::{History, Sampler, SamplingParams, Scratch};
 
+    fn accept_all(draft: &[u32], chosen: &[u32]) -> Accepted {
+        let choose = |i: usize| Ok::<_, std::convert::Infallible>(chosen.get(i).copied());
+        accept(draft, choose).unwrap()
+    }
+
+    fn accepted(accepted: usize, committed: &[u32]) -> Accepted {
+        Accepted {
+            accepted,
+            committed: committed.to_vec(),
+        }
+    }
+
     #[test]
     fn all_right_gives_one_more() {
         assert_eq!(
-            accept(&[4, 5, 6], &[4, 5, 6, 7]),
-            Accepted {
-                accepted: 3,
-                committed: &[4, 5, 6, 7]
-            }
+            accept_all(&[4, 5, 6], &[4, 5, 6, 7]),
+            accepted(3, &[4, 5, 6, 7])
         );
     }
 
     #[test]
     fn the_first_wrong_token_is_corrected_and_ends_the_draft() {
-        assert_eq!(
-            accept(&[4, 5, 6], &[4, 9, 6, 7]),
-            Accepted {
-                accepted: 1,
-                committed: &[4, 9]
-            }
-        );
-        assert_eq!(
-            accept(&[4, 5], &[9, 5, 6]),
-            Accepted {
-                accepted: 0,
-                committed: &[9]
-            }
-        );
+        assert_eq!(accept_all(&[4, 5, 6], &[4, 9, 6, 7]), accepted(1, &[4, 9]));
+        assert_eq!(accept_all(&[4, 5], &[9, 5, 6]), accepted(0, &[9]));
     }
 
     #[test]
     fn an_empty_draft_is_plain_decoding() {
-        assert_eq!(
-            accept(&[], &[3]),
-            Accepted {
-                accepted: 0,
-                committed: &[3]
-            }
-        );
+        assert_eq!(accept_all(&[], &[3]), accepted(0, &[3]));
+    }
+
+    #[test]
+    fn a_sequence_that_ends_inside_a_draft_commits_nothing_after_its_end() {
+        assert_eq!(accept_all(&[4, 5, 6], &[4, 5]), accepted(2, &[4, 5]));
+    }
+
+    #[test]
+    fn nothing_is_chosen_after_a_wrong_token() {
+        let mut calls = 0;
+        let choose = |_| {
+            calls += 1;
+            Ok::<_, std::convert::Infallible>(Some(9))
+        };
+        accept(&[9, 5, 9, 9], choose).unwrap();
+        assert_eq!(calls, 2);
     }
 
     const VOCABULARY: u32 = 24;
@@ -112,25 +121,13 @@ mod tests {
             }
             let draft = history.tokens()[base..].to_vec();
             history.truncate(base);
-            let mut chosen = Vec::new();
-            for row in 0..=draft_len {
-                chosen.push(
-                    sampler
-                        .choose(&logits(history.tokens(), 0.0), &history, &mut scratch)
-                        .unwrap(),
-                );
-                draft
-                    .get(row)
-                    .into_iter()
-                    .for_each(|&drafted| history.push(drafted));
-            }
-            history.truncate(base);
-            let Accepted {
-                accepted,
-                committed,
-            } = accept(&draft, &chosen);
-            committed.iter().for_each(|&id| history.push(id));
-            total += accepted;
+            let outcome = accept(&draft, |_| {
+                let row = logits(history.tokens(), 0.0);
+                let token = sampler.choose(&row, &history, &mut scratch)?;
+                history.push(token);
+                Ok::<_, crate::Error>(Some(token))
+            });
+            total += outcome.unwrap().accepted;
         }
         (history.generated()[..tokens].to_vec(), total)
     }

@@ -5,6 +5,9 @@ use std::sync::Arc;
 use super::Tokenizer;
 use crate::error::Result;
 
+/// Tokens of a prompt that serve as context: more than any one piece has.
+const CONTEXT_TOKENS: usize = 8;
+
 /// An incremental detokeniser: its pieces, joined, are the [`Tokenizer::decode`] of all ids.
 ///
 /// A piece never ends inside a character. What decoders do at the beginning of a text alone
@@ -29,6 +32,25 @@ impl TextStream {
             context: 0,
             given: 0,
         }
+    }
+
+    /// A stream that goes on after `prompt`: joined to the prompt's own text, its pieces are the
+    /// text of all tokens. (Some decoders drop a space at the beginning of a text only.)
+    pub fn after(tokenizer: Arc<Tokenizer>, prompt: &[u32]) -> Result<Self> {
+        let spoken = prompt.iter().rev().filter(|&&id| !tokenizer.is_silent(id));
+        let mut window: Vec<u32> = spoken.take(CONTEXT_TOKENS).copied().collect();
+        window.reverse();
+        let given = tokenizer.decode(&window)?;
+        // A prompt that ends inside a character is no context to build on.
+        if given.is_empty() || given.ends_with(char::REPLACEMENT_CHARACTER) {
+            return Ok(Self::new(tokenizer));
+        }
+        Ok(Self {
+            tokenizer,
+            context: window.len(),
+            window,
+            given: given.len(),
+        })
     }
 
     /// Adds a token; gives the text that is certain now, which may be none.

@@ -2,9 +2,8 @@
 
 use std::fs;
 
-use dssd_common::checkpoint::{
-    Activation, Architecture, Checkpoint, ModelConfig, RotaryScaling, shape,
-};
+use dssd_common::checkpoint::{Architecture, Checkpoint, ModelConfig, RotaryScaling, shape};
+use dssd_common::kernels::Activation;
 use dssd_common::kernels::WeightType;
 use serde_json::{Value, json};
 

@@ -50,9 +50,38 @@ fn pieces_join_to_the_whole(dir: &Path) {
     assert!(held > 100, "only {held} texts ended inside a character");
 }
 
+/// Whatever the prompt, its text and the pieces that follow are the text of everything.
+fn pieces_go_on_after_a_prompt(dir: &Path) {
+    let tokenizer = tokenizer(dir);
+    let mut random = ChaCha8Rng::seed_from_u64(2);
+    let mut continued = 0;
+    for _ in 0..3000 {
+        let prompt = random_ids(&mut random, tokenizer.vocabulary() as u32);
+        let ids = random_ids(&mut random, tokenizer.vocabulary() as u32);
+        let whole = tokenizer.decode(&[&prompt[..], &ids].concat()).unwrap();
+        let said = tokenizer.decode(&prompt).unwrap();
+        // A prompt that ends inside a character has no text of its own to go on from.
+        let Some(rest) = whole
+            .strip_prefix(&said)
+            .filter(|_| !said.ends_with('\u{fffd}'))
+        else {
+            continue;
+        };
+        let mut stream = TextStream::after(tokenizer.clone(), &prompt).unwrap();
+        let mut text: String = ids.iter().map(|&id| stream.push(id).unwrap()).collect();
+        text.push_str(&stream.flush().unwrap());
+        if !said.is_empty() {
+            continued += 1;
+            assert_eq!(text, rest, "{prompt:?} then {ids:?}");
+        }
+    }
+    assert!(continued > 100, "only {continued} prompts were continued");
+}
+
 #[test]
 fn pieces_of_the_demo_model_join_to_the_whole() {
     pieces_join_to_the_whole(&demo());
+    pieces_go_on_after_a_prompt(&demo());
 }
 
 /// A tokenizer as Llama 2 has it: words begin with a space mark, characters that have no token
@@ -96,6 +125,7 @@ fn llama_like() -> TempDir {
 
 fn llama_text_survives(dir: &Path) {
     pieces_join_to_the_whole(dir);
+    pieces_go_on_after_a_prompt(dir);
     let tokenizer = tokenizer(dir);
     for text in ["   a", " ", "a  b", "é ü 漢字 🙂!", ""] {
         let ids = tokenizer.encode(text).unwrap();

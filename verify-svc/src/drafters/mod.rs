@@ -21,13 +21,12 @@ const RESOLVE_INTERVAL: Duration = Duration::from_secs(3);
 #[derive(Clone)]
 pub struct Drafters {
     table: Arc<Table>,
-    /// Where streams are carried; the engine's thread is none of its own.
+    /// The engine's thread, which asks for drafters, is none of the runtime's.
     runtime: Handle,
 }
 
 impl Drafters {
-    /// Starts to resolve `names` (`http://host:port`) until `shutdown`, on the runtime that this
-    /// is called on.
+    /// Starts to resolve `names` (`http://host:port`) until `shutdown`.
     pub fn start(names: Vec<Uri>, shutdown: CancellationToken) -> Self {
         let table = Arc::new(Table::default());
         let resolving = Arc::clone(&table);
@@ -37,10 +36,8 @@ impl Drafters {
                 resolve_all(&names, &resolving).await;
             }
         });
-        Self {
-            table,
-            runtime: Handle::current(),
-        }
+        let runtime = Handle::current();
+        Self { table, runtime }
     }
 
     /// Finds a drafter for a generation, as soon as there is one, and connects it: the engine

@@ -193,43 +193,44 @@ impl Generation {
         kv: &mut KvCache,
         scratch: &mut Scratch,
     ) -> Result<Outcome> {
-        let draft = match &work.kind {
+        let draft: Option<Vec<u32>> = match &work.kind {
             WorkKind::Prefill => return Ok(Outcome::default()),
-            WorkKind::Plain(_) => &[][..],
-            WorkKind::Verify(proposal) => &proposal.tokens,
+            WorkKind::Plain(_) => None,
+            WorkKind::Verify(proposal) => {
+                Some(proposal.tokens.iter().map(|token| token.token_id).collect())
+            }
         };
-        let mut outcome = Outcome {
-            accepted: draft.first().map(|_| 0),
-            ..Outcome::default()
-        };
-        // Row i is filtered with the history that plain decoding has there: the drafted tokens
-        // before it were right, or the loop has ended.
-        for (i, logits) in pass.logits.chunks_exact(pass.vocabulary).enumerate() {
+        let mut end = None;
+        // Row i is filtered with the history that plain decoding has there: it is chosen only if
+        // the drafted tokens before it were right.
+        let accepted = sampling::accept(draft.as_deref().unwrap_or_default(), |row| {
+            if end.is_some() {
+                return Ok(None);
+            }
+            let logits = &pass.logits[row * pass.vocabulary..(row + 1) * pass.vocabulary];
             let token = self.sampler.choose(logits, &self.history, scratch)?;
-            let logprobs = self
-                .request
-                .logprobs
-                .map(|top| token_logprobs(logits, token, top))
-                .transpose()?;
-            self.history.push(token);
-            outcome.committed.push(token);
-            let right = draft
-                .get(i)
-                .is_some_and(|drafted| drafted.token_id == token);
-            if let Some(accepted) = outcome.accepted.as_mut().filter(|_| right) {
-                *accepted += 1;
-            }
-            outcome.end = self.output.push(token, logprobs)?.map(End::Stop);
-            if outcome.end.is_none() && self.remaining() == 0 {
-                outcome.end = Some(End::Length);
-            }
-            if !right || outcome.end.is_some() {
-                break;
-            }
-        }
+            end = self.take(token, logits)?;
+            Ok::<_, crate::Error>(Some(token))
+        })?;
+        let outcome = Outcome {
+            accepted: draft.map(|_| accepted.accepted),
+            committed: accepted.committed,
+            end,
+        };
         kv.truncate(self.sequence, self.history.len() - 1);
         self.account(work, &outcome, pass.seconds);
         Ok(outcome)
+    }
+
+    /// Takes one chosen token; says whether it ends the generation.
+    fn take(&mut self, token: u32, logits: &[f32]) -> Result<Option<End>> {
+        let top = self.request.logprobs;
+        let logprobs = top
+            .map(|top| token_logprobs(logits, token, top))
+            .transpose()?;
+        self.history.push(token);
+        let stop = self.output.push(token, logprobs)?.map(End::Stop);
+        Ok(stop.or_else(|| (self.remaining() == 0).then_some(End::Length)))
     }
 
     fn account(&mut self, work: &Work, outcome: &Outcome, seconds: Duration) {

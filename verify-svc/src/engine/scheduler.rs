@@ -158,7 +158,6 @@ impl Scheduler {
             return Err(Error::RequestIdInUse(request.request_id));
         }
         self.check_room()?;
-        let sequence = self.parts.kv.open(Generation::capacity(&request))?;
         let key = GenerationKey(self.next_key);
         self.next_key += 1;
         let vocabulary = self.parts.decoder.vocabulary();
@@ -166,7 +165,9 @@ impl Scheduler {
             .parts
             .tokenizer
             .as_ref()
-            .map(|tokenizer| TextStream::new(Arc::clone(tokenizer)));
+            .map(|tokenizer| TextStream::after(Arc::clone(tokenizer), &request.prompt))
+            .transpose()?;
+        let sequence = self.parts.kv.open(Generation::capacity(&request))?;
         match Generation::new(key, request, sequence, vocabulary, text) {
             Ok(generation) => self.generations.push(generation),
             Err(error) => {

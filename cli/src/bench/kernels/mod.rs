@@ -1,0 +1,98 @@
+//! `dssd bench kernels`: the skinny product and the entropy operation against what memory allows,
+//! and against candle's own operations.
+
+mod entropy;
+mod products;
+
+use super::{
+    Output, Threads,
+    bandwidth::{last_level_cache, read_bandwidth},
+    timing::ROUNDS,
+};
+use dssd_common::kernels::Kernels;
+use entropy::EntropyReport;
+use products::ProductReport;
+use serde::Serialize;
+use std::fmt;
+
+/// Operands are read in turn from copies of this many times the last-level cache together, so
+/// that none of them is found there.
+const CACHES: usize = 8;
+
+/// Measures the skinny matrix product and the entropy operation.
+///
+/// Example: dssd bench kernels --json
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    threads: Threads,
+    /// Repetitions of each measurement.
+    #[arg(long, default_value_t = ROUNDS, value_name = "N")]
+    rounds: usize,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// What was measured; the keys of `--json`.
+#[derive(Serialize)]
+struct Report {
+    threads: usize,
+    read_bandwidth: f64,
+    cache_bytes: usize,
+    products: Vec<ProductReport>,
+    entropy: Vec<EntropyReport>,
+}
+
+/// What every measurement needs.
+struct Setting<'a> {
+    kernels: &'a Kernels,
+    rounds: usize,
+    /// Bytes per second.
+    read_bandwidth: f64,
+    /// Bytes that operands together must have.
+    working_set: usize,
+}
+
+/// Runs the measurements and tells them.
+pub(crate) fn run(args: Args) -> anyhow::Result<()> {
+    let kernels = Kernels::new(args.threads.count());
+    let cache_bytes = last_level_cache();
+    let setting = Setting {
+        kernels: &kernels,
+        rounds: args.rounds,
+        read_bandwidth: read_bandwidth(&kernels),
+        working_set: CACHES * cache_bytes,
+    };
+    let report = Report {
+        threads: kernels.threads(),
+        read_bandwidth: setting.read_bandwidth,
+        cache_bytes,
+        products: products::measure(&setting)?,
+        entropy: entropy::measure(&setting)?,
+    };
+    args.output.print(&report)
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "{} threads, read bandwidth {:.1} GB/s, last-level cache {:.0} MB",
+            self.threads,
+            self.read_bandwidth / 1e9,
+            self.cache_bytes as f64 / 1e6
+        )?;
+        writeln!(
+            f,
+            "\nproduct          type rows     ms  to one row  of bandwidth  candle ms"
+        )?;
+        self.products
+            .iter()
+            .try_for_each(|product| product.fmt(f))?;
+        writeln!(
+            f,
+            "\nentropy    rows vocabulary type     us  of bandwidth  chain of operations us"
+        )?;
+        self.entropy.iter().try_for_each(|entropy| entropy.fmt(f))
+    }
+}

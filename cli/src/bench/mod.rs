@@ -1,0 +1,81 @@
+//! `dssd bench`: kernels, passes of the whole model, and the running pair, against their limits.
+
+mod bandwidth;
+mod decode;
+mod kernels;
+mod pair;
+mod passes;
+mod subject;
+mod timing;
+
+use dssd_common::kernels::WeightType;
+use serde::Serialize;
+
+/// What to measure.
+#[derive(clap::Subcommand)]
+pub(crate) enum Bench {
+    /// The matrix product and the entropy operation, against memory and against candle.
+    Kernels(kernels::Args),
+    /// Passes of the whole model: plain decoding, several rows at once, prefill.
+    Decode(decode::Args),
+    /// Both services at work: plain decoding and every policy in one run.
+    Pair(pair::Args),
+}
+
+/// Measures, and prints a table or, with `--json`, one object; true, as there is nothing to fail.
+///
+/// # Errors
+/// If a model cannot be loaded or a service fails.
+pub(crate) async fn run(bench: Bench) -> anyhow::Result<bool> {
+    match bench {
+        Bench::Kernels(args) => kernels::run(args)?,
+        Bench::Decode(args) => decode::run(args)?,
+        Bench::Pair(args) => pair::run(args).await?,
+    }
+    Ok(true)
+}
+
+/// How results are told.
+#[derive(clap::Args)]
+struct Output {
+    /// Print one JSON object instead of a table.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Output {
+    fn print<R: Serialize + std::fmt::Display>(&self, report: &R) -> anyhow::Result<()> {
+        match self.json {
+            true => println!("{}", serde_json::to_string(report)?),
+            false => print!("{report}"),
+        }
+        Ok(())
+    }
+}
+
+/// Threads of the kernels.
+#[derive(clap::Args)]
+struct Threads {
+    /// Threads that compute [default: one for each processor].
+    #[arg(long)]
+    threads: Option<std::num::NonZero<usize>>,
+}
+
+impl Threads {
+    fn count(&self) -> usize {
+        let all = || std::thread::available_parallelism().map_or(1, usize::from);
+        self.threads.map_or_else(all, usize::from)
+    }
+}
+
+/// Every type of weights.
+const WEIGHT_TYPES: [WeightType; 3] = [WeightType::F32, WeightType::Bf16, WeightType::F16];
+
+/// The name that people type.
+fn type_name(weights: WeightType) -> &'static str {
+    match weights {
+        WeightType::F32 => "f32",
+        WeightType::Bf16 => "bf16",
+        WeightType::F16 => "f16",
+    }
+}

@@ -1,0 +1,204 @@
+//! `dssd bench pair`: both services at work over gRPC, plain decoding and every policy in one run.
+
+mod costs;
+mod drafter;
+mod report;
+mod round_trip;
+mod runs;
+
+use super::{
+    Output,
+    passes::Passes,
+    subject::{Subject, SubjectArgs},
+    timing::median,
+};
+use crate::{
+    client::Client,
+    oracle::{Oracle, OracleSettings, Truth},
+    pair::{self, Service},
+};
+use costs::Costs;
+use drafter::WorkingDrafter;
+use dssd_common::{
+    checkpoint::demo, exit, kernels::Kernels, policy::PolicySpec, tokenizer::Tokenizer,
+};
+use report::{PolicyReport, Report};
+use runs::Runs;
+use std::sync::Arc;
+
+/// Exit heads where no trained ones are, as in draft-svc.
+const EXITS: usize = 4;
+/// Interleaved samples of the passes that the optimum is computed from.
+const PASS_ROUNDS: usize = 11;
+const ORACLE_SEED: u64 = 7;
+/// What is tried on a real model when nothing is said.
+const POLICIES: [&str; 5] = [
+    "fixed:0:2",
+    "fixed:0:4",
+    "fixed:1:3",
+    "entropy:1",
+    "entropy:2",
+];
+
+/// Measures the running pair: plain decoding and every policy, in turn.
+///
+/// With --shape the weights are random, and an oracle drafter does the true work of drafting at
+/// the first exit but proposes the right token with the probability --acceptance.
+///
+/// Example: dssd bench pair --shape pythia-410m --acceptance 0.85
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    subject: SubjectArgs,
+    /// Probability that a token of the oracle drafter is right.
+    #[arg(long, value_name = "A", requires = "shape", default_value_if("shape", clap::builder::ArgPredicate::IsPresent, "0.85"), value_parser = probability)]
+    acceptance: Option<f64>,
+    /// A policy to measure, such as fixed:0:4; may be given several times [default: some].
+    #[arg(long, value_name = "POLICY")]
+    policy: Vec<PolicySpec>,
+    /// Tokens of each generation.
+    #[arg(long, value_name = "N", default_value_t = 96, value_parser = clap::value_parser!(u32).range(2..))]
+    max_new_tokens: u32,
+    /// Generations with each policy.
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    rounds: usize,
+    #[command(flatten)]
+    output: Output,
+}
+
+fn probability(text: &str) -> Result<f64, String> {
+    let value: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
+    let fits = (0.0..=1.0).contains(&value);
+    fits.then_some(value)
+        .ok_or_else(|| "must be from 0 to 1".to_owned())
+}
+
+/// Runs the measurements and tells them.
+pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
+    let default = match args.subject.shape {
+        Some(_) => None,
+        None => Some(demo::folder()?),
+    };
+    let subject = args.subject.open(default)?;
+    let passes = pass_seconds(&subject)?;
+    let round_trip_seconds = round_trip::measure().await?;
+    let truth = Truth::default();
+    let pair = Pair::start(&subject, args.acceptance, truth.clone()).await?;
+    let policies = match args.policy.as_slice() {
+        [] => default_policies(&subject, args.acceptance, &passes)?,
+        given => given.to_vec(),
+    };
+    let mut runs = Runs {
+        client: Client::new(&[pair.verifier.uri()?]),
+        truth,
+        prompts: runs::prompts(&subject, pair.tokenizer.is_some()),
+        max_new_tokens: args.max_new_tokens,
+    };
+    let measured = runs.measure(&policies, args.rounds).await?;
+    pair.verifier.stop().await?;
+    pair.drafter.stop().await?;
+    let plain_tokens_per_second = median(&measured.plain_rates);
+    let report = Report {
+        dtype: subject.type_name()?,
+        threads: subject.kernels.threads(),
+        acceptance: args.acceptance,
+        round_trip_seconds,
+        plain_tokens_per_second,
+        policies: (measured.policies.iter())
+            .map(|runs| PolicyReport::new(runs, &passes, plain_tokens_per_second))
+            .collect(),
+        shape: subject.name,
+    };
+    args.output.print(&report)
+}
+
+/// Seconds of passes of 1, 2, … rows, while no service is running.
+fn pass_seconds(subject: &Subject) -> anyhow::Result<Vec<f64>> {
+    let rows = Passes::new(subject, 1)?.rows(PASS_ROUNDS)?;
+    Ok(rows.iter().map(|report| report.seconds).collect())
+}
+
+/// With an oracle, the draft length that the costs make best, and its neighbours.
+fn default_policies(
+    subject: &Subject,
+    acceptance: Option<f64>,
+    passes: &[f64],
+) -> anyhow::Result<Vec<PolicySpec>> {
+    let Some(acceptance) = acceptance else {
+        return Ok(POLICIES
+            .iter()
+            .map(|name| name.parse())
+            .collect::<Result<_, _>>()?);
+    };
+    let share = drafter::share_of_a_pass(subject)?;
+    let costs = Costs {
+        plain: passes[0],
+        draft: share * passes[0],
+        wire: 0.0,
+        passes,
+    };
+    let (best, _) = costs.optimum(acceptance);
+    let lengths = best.saturating_sub(1).max(1)..=best + 1;
+    Ok(lengths
+        .map(|tokens| PolicySpec::Fixed { head: 0, tokens })
+        .collect())
+}
+
+/// The two services.
+struct Pair {
+    drafter: Service,
+    verifier: Service,
+    tokenizer: Option<Arc<Tokenizer>>,
+}
+
+impl Pair {
+    async fn start(subject: &Subject, oracle: Option<f64>, truth: Truth) -> anyhow::Result<Self> {
+        let tokenizer = match subject.checkpoint.dir() {
+            Some(dir) => Tokenizer::open(dir)?.map(Arc::new),
+            None => None,
+        };
+        let drafter = match oracle {
+            Some(acceptance) => {
+                let settings = OracleSettings {
+                    acceptance,
+                    seed: ORACLE_SEED,
+                };
+                let kernels = Arc::new(Kernels::new(subject.kernels.threads()));
+                let drafter = WorkingDrafter::load(subject, kernels, Oracle::new(truth, settings))?;
+                pair::own_drafter(drafter).await?
+            }
+            None => drafter(subject, tokenizer.clone()).await?,
+        };
+        let mut config = verify_svc::Config::for_model(subject.name.clone().into());
+        config.drafts = vec![drafter.uri()?];
+        config.threads = Some(subject.kernels.threads());
+        config.dtype = subject.dtype;
+        let (checkpoint, text) = (Arc::clone(&subject.checkpoint), tokenizer.clone());
+        let listener = pair::listener().await?;
+        let verifier = Service::spawn(listener, async move |listener, shutdown| {
+            Ok(verify_svc::run_with(config, checkpoint, text, listener, shutdown).await?)
+        })?;
+        Ok(Self {
+            drafter,
+            verifier,
+            tokenizer,
+        })
+    }
+}
+
+async fn drafter(subject: &Subject, tokenizer: Option<Arc<Tokenizer>>) -> anyhow::Result<Service> {
+    let mut config = draft_svc::Config::for_model(subject.name.clone().into());
+    config.threads = Some(subject.kernels.threads());
+    config.dtype = subject.dtype;
+    let checkpoint = Arc::clone(&subject.checkpoint);
+    Service::spawn(pair::listener().await?, async move |listener, shutdown| {
+        Ok(draft_svc::run_with(config, checkpoint, tokenizer, listener, shutdown).await?)
+    })
+}
+
+/// The layer after which the first exit sits.
+fn first_exit(subject: &Subject) -> anyhow::Result<usize> {
+    let layers = subject.checkpoint.config().layers;
+    let first = exit::placement(layers, EXITS).first().copied();
+    first.ok_or_else(|| anyhow::anyhow!("{layers} layers leave no room for an exit"))
+}

@@ -1,0 +1,101 @@
+//! The model that is measured: a folder, or random weights of a published shape.
+
+use super::{Threads, type_name};
+use dssd_common::{
+    checkpoint::{Checkpoint, embedding_name, random_checkpoint, shape, shape_names},
+    kernels::{Kernels, WeightType},
+    serve::Dtype,
+};
+use std::{path::PathBuf, sync::Arc};
+
+/// Seed of random weights, and of random prompts.
+const SEED: u64 = 1;
+
+/// Which model, in what type, on how many threads.
+#[derive(clap::Args)]
+pub(super) struct SubjectArgs {
+    /// Hugging Face folder.
+    #[arg(long, value_name = "DIR")]
+    model: Option<PathBuf>,
+    /// Random weights of this published shape, made in memory.
+    #[arg(long, value_name = "NAME", conflicts_with = "model", value_parser = known_shape)]
+    pub(super) shape: Option<String>,
+    /// Type of the weights: auto (as stored; bf16 for a shape), f32, bf16 or f16.
+    #[arg(long, default_value_t = Dtype::Auto)]
+    dtype: Dtype,
+    #[command(flatten)]
+    threads: Threads,
+}
+
+fn known_shape(name: &str) -> Result<String, String> {
+    if shape_names().any(|known| known == name) {
+        return Ok(name.to_owned());
+    }
+    Err(format!(
+        "known shapes: {}",
+        shape_names().collect::<Vec<_>>().join(", ")
+    ))
+}
+
+/// A model to measure.
+pub(super) struct Subject {
+    /// The shape's name, or the folder.
+    pub(super) name: String,
+    pub(super) checkpoint: Arc<Checkpoint>,
+    /// The type asked for.
+    pub(super) dtype: Dtype,
+    pub(super) kernels: Arc<Kernels>,
+}
+
+impl SubjectArgs {
+    /// Opens the folder or makes the weights; `default` is the folder where neither was named.
+    ///
+    /// # Errors
+    /// If the folder is no fit checkpoint, or there is none.
+    pub(super) fn open(&self, default: Option<PathBuf>) -> anyhow::Result<Subject> {
+        let kernels = Arc::new(Kernels::new(self.threads.count()));
+        let dtype = self.dtype;
+        if let Some(name) = &self.shape {
+            let stored = dtype.compute().unwrap_or(WeightType::Bf16);
+            let checkpoint = Arc::new(random_checkpoint(shape(name)?, stored, SEED)?);
+            return Ok(Subject {
+                name: name.clone(),
+                checkpoint,
+                dtype,
+                kernels,
+            });
+        }
+        let Some(folder) = self.model.clone().or(default) else {
+            anyhow::bail!("name a model: --model DIR or --shape NAME");
+        };
+        let checkpoint = Arc::new(Checkpoint::open(&folder)?);
+        Ok(Subject {
+            name: folder.display().to_string(),
+            checkpoint,
+            dtype,
+            kernels,
+        })
+    }
+}
+
+impl Subject {
+    /// The type that the matrices have in the passes.
+    ///
+    /// # Errors
+    /// If there is no embedding.
+    pub(super) fn type_name(&self) -> anyhow::Result<&'static str> {
+        let embedding = embedding_name(self.checkpoint.config().architecture);
+        let stored = self.checkpoint.tensor(embedding)?.dtype;
+        Ok(type_name(self.dtype.compute().unwrap_or(stored)))
+    }
+
+    /// `count` token ids that look arbitrary, the same every time.
+    pub(super) fn tokens(&self, count: usize) -> Vec<u32> {
+        use rand::{Rng, SeedableRng};
+        let mut random = rand_chacha::ChaCha8Rng::seed_from_u64(SEED);
+        let vocabulary = self.checkpoint.config().vocabulary as u32;
+        (0..count)
+            .map(|_| random.random_range(0..vocabulary))
+            .collect()
+    }
+}

@@ -1,0 +1,128 @@
+//! The servers that a check talks to.
+
+use super::faults::{FaultyDrafter, Restarts};
+use crate::{
+    client::Client,
+    oracle::{Oracle, OracleSettings, Truth},
+    pair::{self, Model, Service},
+};
+use anyhow::{Context, Result};
+use dssd_proto::v1::{GetDrafterInfoRequest, drafting_client::DraftingClient};
+use std::time::Duration;
+use tonic::transport::{Endpoint, Uri};
+
+/// Probability that the oracle proposes the true token.
+const ORACLE_ACCEPTANCE: f64 = 0.7;
+const ORACLE_SEED: u64 = 7;
+/// Exit heads that every drafter of an unknown server is taken to have.
+const ASSUMED_EXIT_HEADS: usize = 1;
+/// Faulty ways to one drafter: while one is left out for a fault, others carry on.
+const FAULTY_WAYS: u64 = 6;
+
+/// A verify-svc with its drafters, and where possible another one with an oracle.
+pub(super) struct Cluster {
+    pub(super) drafted: Client,
+    pub(super) oracle: Option<OracleSide>,
+    /// Exit heads of the drafters, at least one.
+    pub(super) exit_heads: usize,
+    services: Vec<Service>,
+    restarts: Option<Restarts>,
+}
+
+/// A verify-svc whose drafter knows what comes.
+pub(super) struct OracleSide {
+    pub(super) client: Client,
+    pub(super) truth: Truth,
+}
+
+impl Cluster {
+    /// A running server.
+    pub(super) async fn remote(endpoint: &Uri) -> Result<Self> {
+        let drafted = Client::new(std::slice::from_ref(endpoint));
+        drafted.ready().await?;
+        Ok(Self {
+            drafted,
+            oracle: None,
+            exit_heads: ASSUMED_EXIT_HEADS,
+            services: Vec::new(),
+            restarts: None,
+        })
+    }
+
+    /// All services in this process; with `faults`, their drafters fail in every way.
+    pub(super) async fn local(model: &Model, faults: bool) -> Result<Self> {
+        let drafter = pair::drafter(model, pair::listener().await?)?;
+        let truth = Truth::default();
+        let settings = OracleSettings {
+            acceptance: ORACLE_ACCEPTANCE,
+            seed: ORACLE_SEED,
+        };
+        let oracle = pair::own_drafter(Oracle::new(truth.clone(), settings)).await?;
+        let exit_heads = exit_heads(&drafter.uri()?).await?;
+        let mut services = Vec::new();
+        let mut restarts = None;
+        let (mut drafts, mut oracles) = (vec![drafter.uri()?], vec![oracle.uri()?]);
+        if faults {
+            drafts = faulty_ways(&drafter, 0, &mut services).await?;
+            oracles = faulty_ways(&oracle, FAULTY_WAYS, &mut services).await?;
+            let restarting = Restarts::start(model).await?;
+            drafts.push(restarting.uri()?);
+            restarts = Some(restarting);
+        }
+        let drafted = pair::verifier(model, drafts, pair::listener().await?)?;
+        let foretold = pair::verifier(model, oracles, pair::listener().await?)?;
+        let cluster = Self {
+            drafted: Client::new(&[drafted.uri()?]),
+            oracle: Some(OracleSide {
+                client: Client::new(&[foretold.uri()?]),
+                truth,
+            }),
+            exit_heads,
+            // Verifiers end first, then what they are connected to.
+            services: [drafted, foretold]
+                .into_iter()
+                .chain(services)
+                .chain([drafter, oracle])
+                .collect(),
+            restarts,
+        };
+        cluster.drafted.ready().await?;
+        if let Some(oracle) = &cluster.oracle {
+            oracle.client.ready().await?;
+        }
+        Ok(cluster)
+    }
+
+    /// Stops what was started.
+    pub(super) async fn stop(self) -> Result<()> {
+        if let Some(restarts) = self.restarts {
+            restarts.stop().await?;
+        }
+        for service in self.services {
+            service.stop().await?;
+        }
+        Ok(())
+    }
+}
+
+async fn faulty_ways(to: &Service, seed: u64, services: &mut Vec<Service>) -> Result<Vec<Uri>> {
+    let mut ways = Vec::new();
+    for way in 0..FAULTY_WAYS {
+        let service = pair::own_drafter(FaultyDrafter::new(&to.uri()?, seed + way)).await?;
+        ways.push(service.uri()?);
+        services.push(service);
+    }
+    Ok(ways)
+}
+
+async fn exit_heads(drafter: &Uri) -> Result<usize> {
+    let channel = Endpoint::from(drafter.clone())
+        .connect_timeout(Duration::from_secs(5))
+        .connect()
+        .await?;
+    let info = DraftingClient::new(channel)
+        .get_drafter_info(GetDrafterInfoRequest {})
+        .await
+        .context("the drafter tells nothing about itself")?;
+    Ok(info.into_inner().exit_layers.len().max(1))
+}

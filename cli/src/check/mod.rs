@@ -1,0 +1,211 @@
+//! `dssd check`: speculation must not change a token.
+
+mod cluster;
+mod faults;
+mod prompts;
+mod report;
+mod setting;
+
+use crate::{
+    client::{Client, Generated, failure},
+    pair::Model,
+};
+use anyhow::Result;
+use clap::{ArgGroup, Args};
+use cluster::Cluster;
+use dssd_proto::v1::{GenerateRequest, ScoreRequest, TokenIds, TokenizeRequest, score_request};
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use indicatif::{ProgressBar, ProgressStyle};
+use report::{Divergence, Report, Row};
+use setting::{Sampling, Setting, Source};
+use std::path::PathBuf;
+use tonic::transport::Uri;
+
+/// Generations at once: batches of changing size are a part of what is checked.
+const CONCURRENCY: usize = 12;
+/// Prompts of a quick check.
+const QUICK_PROMPTS: usize = 12;
+/// Alternatives among which the margin of a divergence is looked up.
+const MARGIN_ALTERNATIVES: u32 = 20;
+
+/// Compare plain with speculated generation, token for token
+///
+/// Exits with 1 on a difference, and where too few drafted tokens were accepted or rejected to
+/// prove anything.
+///
+/// Example: dssd check --local
+#[derive(Args)]
+#[command(group = ArgGroup::new("target").required(true).args(["local", "endpoint"]))]
+pub(crate) struct CheckArgs {
+    /// Check both services in this process
+    #[arg(long)]
+    local: bool,
+    /// Hugging Face folder for --local; the demo model if unset
+    #[arg(long, value_name = "DIR", conflicts_with = "endpoint")]
+    model: Option<PathBuf>,
+    /// Check a running verify-svc with its drafters (without the oracle drafter)
+    #[arg(long, value_name = "URL")]
+    endpoint: Option<Uri>,
+    /// One prompt a line, or JSON lines with `prompt` or `turns`; built-in ones if unset
+    #[arg(long, value_name = "FILE")]
+    prompts: Option<PathBuf>,
+    /// Most tokens of each generation
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    max_new_tokens: u32,
+    /// Stop and restart drafters, and lose, delay, reorder, repeat and spoil what they say
+    #[arg(long, conflicts_with = "endpoint")]
+    faults: bool,
+    /// A few prompts, and no failure for want of accepted or rejected tokens
+    #[arg(long)]
+    quick: bool,
+    /// Print one JSON object instead of a table
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command; false if the check failed.
+pub(crate) async fn run(args: CheckArgs) -> Result<bool> {
+    let mut prompts = match &args.prompts {
+        Some(path) => prompts::read(path)?,
+        None => prompts::built_in(),
+    };
+    if args.quick {
+        prompts.truncate(QUICK_PROMPTS);
+    }
+    let cluster = match &args.endpoint {
+        Some(endpoint) => Cluster::remote(endpoint).await?,
+        None => Cluster::local(&Model::open(args.model.clone())?, args.faults).await?,
+    };
+    let settings = Setting::all(cluster.exit_heads, cluster.oracle.is_some());
+    let mut check = Check {
+        max_new_tokens: args.max_new_tokens,
+        progress: progress(prompts.len() * (Sampling::ALL.len() + settings.len())),
+        report: Report {
+            prompts: prompts.len(),
+            ..Report::default()
+        },
+        prompts,
+        cluster,
+    };
+    for sampling in Sampling::ALL {
+        check.sampling(sampling, &settings).await?;
+    }
+    check.progress.finish_and_clear();
+    check.cluster.stop().await?;
+    let mut report = check.report;
+    report.judge(args.quick, args.faults);
+    if args.json {
+        println!("{}", serde_json::to_string(&report)?);
+    } else {
+        report.print();
+    }
+    Ok(report.failures.is_empty())
+}
+
+struct Check {
+    cluster: Cluster,
+    prompts: Vec<String>,
+    max_new_tokens: u32,
+    progress: ProgressBar,
+    report: Report,
+}
+
+impl Check {
+    /// One plain run of all prompts, and a run of every setting that samples alike.
+    async fn sampling(&mut self, sampling: Sampling, settings: &[Setting]) -> Result<()> {
+        let numbered = self.prompts.iter().enumerate();
+        let requests: Vec<GenerateRequest> = numbered
+            .map(|(index, prompt)| sampling.request(prompt, index, self.max_new_tokens))
+            .collect();
+        self.progress.set_message("plain decoding");
+        let server = self.cluster.drafted.clone();
+        let plain = self.generate(&server, requests.clone()).await?;
+        for setting in settings.iter().filter(|s| s.sampling == sampling) {
+            self.progress.set_message(setting.name());
+            self.setting(setting, &requests, &plain).await?;
+        }
+        Ok(())
+    }
+
+    async fn setting(
+        &mut self,
+        setting: &Setting,
+        requests: &[GenerateRequest],
+        plain: &[Generated],
+    ) -> Result<()> {
+        let numbered = requests.iter().enumerate();
+        let requests: Vec<GenerateRequest> = numbered
+            .map(|(number, request)| setting.request(request, number))
+            .collect();
+        let server = match (setting.source, &self.cluster.oracle) {
+            (Source::Oracle, Some(oracle)) => {
+                for (request, plain) in requests.iter().zip(plain) {
+                    oracle.truth.tell(&request.request_id, &plain.token_ids);
+                }
+                oracle.client.clone()
+            }
+            _ => self.cluster.drafted.clone(),
+        };
+        let runs = self.generate(&server, requests).await?;
+        let mut row = Row::new(setting);
+        for ((prompt, plain), run) in self.prompts.iter().zip(plain).zip(&runs) {
+            if let Some(divergence) = self.report.compare(&mut row, prompt, plain, run) {
+                divergence.margin = margin(&server, divergence, &plain.token_ids).await;
+            }
+        }
+        self.report.settings.push(row);
+        Ok(())
+    }
+
+    /// Runs requests, several at once; the answers are in their order.
+    async fn generate(
+        &self,
+        server: &Client,
+        requests: Vec<GenerateRequest>,
+    ) -> Result<Vec<Generated>> {
+        let one = async |request| {
+            let generated = server.clone().generate(request, &mut |_| ()).await;
+            self.progress.inc(1);
+            generated
+        };
+        stream::iter(requests)
+            .map(one)
+            .buffered(CONCURRENCY)
+            .try_collect()
+            .await
+    }
+}
+
+/// How far the two tokens of a divergence are apart, in nats; a help for whoever looks for
+/// the fault, so a failure to find out is none of the check.
+async fn margin(server: &Client, divergence: &Divergence, plain: &[u32]) -> Option<f64> {
+    let mut server = server.server();
+    let text = divergence.prompt.clone();
+    let prompt = server.tokenize(TokenizeRequest { text }).await;
+    let explain = |status| tracing::warn!(error = %failure(&status), "no margin");
+    let mut ids = prompt.map_err(explain).ok()?.into_inner().token_ids;
+    let first_index = ids.len() + divergence.position;
+    ids.extend(plain.get(..=divergence.position)?);
+    let request = ScoreRequest {
+        prompt: Some(score_request::Prompt::TokenIds(TokenIds { ids })),
+        first_index: u32::try_from(first_index).ok(),
+        logprobs: Some(MARGIN_ALTERNATIVES),
+        ..ScoreRequest::default()
+    };
+    let scores = server.score(request).await.map_err(explain).ok()?;
+    let score = scores.into_inner().logprobs.into_iter().next()?;
+    let other = score
+        .top
+        .iter()
+        .find(|top| Some(top.token_id) == divergence.speculated)?;
+    Some(f64::from(score.logprob) - f64::from(other.logprob))
+}
+
+fn progress(generations: usize) -> ProgressBar {
+    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {elapsed} {msg}");
+    let bar = ProgressBar::new(generations as u64);
+    match style {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
+}

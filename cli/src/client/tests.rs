@@ -1,0 +1,80 @@
+use super::Client;
+use crate::pair::{self, Model};
+use dssd_proto::v1::{GenerateRequest, generate_request::Prompt};
+use std::{
+    io::{Read as _, copy},
+    net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
+    thread,
+};
+use tonic::transport::Uri;
+
+fn request() -> GenerateRequest {
+    GenerateRequest {
+        prompt: Some(Prompt::Text("Once upon a time".to_owned())),
+        max_new_tokens: Some(150),
+        temperature: Some(0.9),
+        ignore_eos: true,
+        ..GenerateRequest::default()
+    }
+}
+
+/// A way to `server` on which every connection breaks after so many bytes of answers.
+fn breaking_way(server: SocketAddr, bytes: u64) -> Uri {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for client in listener.incoming() {
+            let mut client = client.unwrap();
+            let mut server = TcpStream::connect(server).unwrap();
+            let (mut requests, mut to_server) =
+                (client.try_clone().unwrap(), server.try_clone().unwrap());
+            thread::spawn(move || copy(&mut requests, &mut to_server));
+            thread::spawn(move || {
+                _ = copy(&mut server.by_ref().take(bytes), &mut client);
+                _ = client.shutdown(Shutdown::Both);
+                _ = server.shutdown(Shutdown::Both);
+            });
+        }
+    });
+    format!("http://{address}").parse().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broken_stream_goes_on_elsewhere_with_the_same_tokens() {
+    let model = Model::open(None).unwrap();
+    let listener = pair::listener().await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let verifier = pair::verifier(&model, Vec::new(), listener).unwrap();
+    let direct = verifier.uri().unwrap();
+    Client::new(&[direct.clone()]).ready().await.unwrap();
+
+    let way = breaking_way(address, 2000);
+    // Nobody listens at the second address: connecting fails, and the third one is tried.
+    let nowhere = pair::listener().await.unwrap().local_addr().unwrap();
+    let nowhere = format!("http://{nowhere}").parse().unwrap();
+    let mut client = Client::new(&[way, nowhere, direct.clone()]);
+    let broken = client.generate(request(), &mut |_| ()).await.unwrap();
+    assert!(broken.resumed >= 1);
+
+    let whole = GenerateRequest {
+        seed: Some(broken.prompt_info.sampling.as_ref().unwrap().seed),
+        ..request()
+    };
+    let mut client = Client::new(&[direct]);
+    let whole = client.generate(whole, &mut |_| ()).await.unwrap();
+    assert_eq!(whole.resumed, 0);
+    assert_eq!(broken.token_ids, whole.token_ids);
+    assert_eq!(broken.text, whole.text);
+    verifier.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_there_is_an_error_and_not_a_hang() {
+    let nowhere = pair::listener().await.unwrap().local_addr().unwrap();
+    let nowhere: Uri = format!("http://{nowhere}").parse().unwrap();
+    tokio::time::pause();
+    let outcome = Client::new(&[nowhere])
+        .generate(request(), &mut |_| ())
+        .await;
+    assert!(outcome.err().unwrap().to_string().contains("Unavailable"));
+}

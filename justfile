@@ -1,0 +1,39 @@
+# Commands of a working day; `just` lists them.
+
+_list:
+    @just --list --unsorted
+
+# A story from both services, through real gRPC.
+demo *ARGS:
+    cargo run --release -p dssd -- demo {{ARGS}}
+
+# Every test of the workspace.
+test *ARGS:
+    cargo test --workspace {{ARGS}}
+
+# Formats all code.
+fmt:
+    cargo fmt --all
+
+# Formatting and lints, as the gate has them.
+lint:
+    cargo fmt --all --check
+    .ci/texts
+    cargo clippy --workspace --all-targets --locked -- -D warnings
+
+# The documentation of all crates, warnings refused.
+doc:
+    RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
+
+# The services called from Python and Node.
+interop:
+    cargo build --workspace --bins
+    tests/interop/run
+
+# Licences, sources and bans of dependencies.
+deny:
+    cargo deny check bans licenses sources
+
+# The gate; `just ci full` adds the long checks.
+ci *MODE:
+    .ci/run {{MODE}}

@@ -1,0 +1,74 @@
+"""Starts and stops the two services under test."""
+
+import contextlib
+import json
+import os
+import queue
+import subprocess
+import threading
+
+START_SECONDS = 60
+STOP_SECONDS = 20
+
+
+class Service:
+    """One running service, on a port that the system chose."""
+
+    def __init__(self, binary, *flags):
+        self.name = binary.name
+        self.log = []
+        self._address = queue.SimpleQueue()
+        # Settings of the caller's shell must not change what is tested.
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("DSSD_")}
+        environment["RUST_LOG"] = "info"
+        self._process = subprocess.Popen(
+            [binary, "--listen", "127.0.0.1:0", "--log-format", "json", *flags],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment,
+        )
+        threading.Thread(target=self._read_log, daemon=True).start()
+
+    def _read_log(self):
+        for line in self._process.stdout:
+            self.log.append(line)
+            with contextlib.suppress(json.JSONDecodeError, KeyError, TypeError):
+                fields = json.loads(line)["fields"]
+                if fields["message"] == "listening":
+                    self._address.put(fields["address"])
+        self._address.put(None)
+
+    def wait_for_address(self):
+        """The address that the service logs once it listens."""
+        address = self._address.get(timeout=START_SECONDS)
+        assert address, f"{self.name} ended before it listened:\n{''.join(self.log)}"
+        return address
+
+    def stop(self):
+        """Asks the process to end and returns its exit status."""
+        self._process.terminate()
+        try:
+            return self._process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            return self._process.wait()
+
+
+@contextlib.contextmanager
+def running_pair(binaries):
+    """Addresses of verify-svc and draft-svc on the demo model. Both must end with status 0."""
+    services = []
+
+    def start(name, *flags):
+        services.append(Service(binaries / name, *flags))
+        return services[-1].wait_for_address()
+
+    try:
+        draft = start("draft-svc")
+        verify = start("verify-svc", "--draft", f"http://{draft}")
+        yield verify, draft
+    except BaseException:
+        for service in services:
+            print(f"--- log of {service.name}\n{''.join(service.log)}")
+        raise
+    finally:
+        statuses = {service.name: service.stop() for service in reversed(services)}
+    assert not any(statuses.values()), f"exit statuses: {statuses}"
