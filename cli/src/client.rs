@@ -17,6 +17,8 @@ use tonic::{
 
 /// Failures in a row, without a new token between them, after which a generation is given up.
 const MOST_FAILURES: u32 = 8;
+/// The same for a generation that no server has begun: an address may be wrong.
+const MOST_FAILURES_AT_FIRST: u32 = 4;
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const START_TIMEOUT: Duration = Duration::from_secs(60);
@@ -120,7 +122,11 @@ impl Client {
             };
             // Another server may have the arithmetic that this one has not.
             let elsewhere = self.servers.len() > 1 && status.code() == Code::FailedPrecondition;
-            if failures > MOST_FAILURES || !(is_passing(&status) || elsewhere) {
+            let most = match progress.prompt_info {
+                Some(_) => MOST_FAILURES,
+                None => MOST_FAILURES_AT_FIRST,
+            };
+            if failures > most || !(is_passing(&status) || elsewhere) {
                 return Err(failure(&status));
             }
             self.current = (self.current + 1) % self.servers.len();

@@ -12,6 +12,7 @@ mod summary;
 mod terminal;
 
 use clap::{Parser, Subcommand};
+use dssd_common::serve::{LogFormat, init_logging};
 use std::process::ExitCode;
 
 /// Lossless self-speculative decoding: a demo, a client, and the check that nothing is lost.
@@ -34,6 +35,10 @@ enum Command {
 
 #[tokio::main]
 async fn main() -> ExitCode {
+    // People get results and progress bars; whoever asks for log lines gets those too.
+    if std::env::var_os("RUST_LOG").is_some() {
+        init_logging(LogFormat::Text);
+    }
     let outcome = match Arguments::parse().command {
         Command::Demo(args) => demo::run(args).await,
         Command::Generate(args) => generate::run(args).await,

@@ -1,5 +1,10 @@
 //! The command as a person or a script runs it.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "the functions of a test fail by panicking"
+)]
+
 use serde_json::Value;
 use std::process::{Command, Output};
 
@@ -76,13 +81,13 @@ fn a_quick_check_passes_on_the_demo_model() {
         "--quick",
         "--json",
         "--max-new-tokens",
-        "24",
+        "20",
     ]);
     assert!(output.status.success(), "{output:?}");
     let report = json(&output);
     assert_eq!(report["differing_tokens"], 0);
     assert_eq!(report["first_divergence"], Value::Null);
-    assert!(report["tokens_compared"].as_u64().unwrap() > 1000);
+    assert!(report["tokens_compared"].as_u64().unwrap() > 500);
     for row in report["settings"].as_array().unwrap() {
         let count = |key: &str| row[key].as_u64().unwrap();
         assert!(count("tokens") > 0 && count("accepted") > 0, "{row}");
@@ -92,7 +97,8 @@ fn a_quick_check_passes_on_the_demo_model() {
 
 #[test]
 fn a_quick_check_with_faults_passes_and_counts_them() {
-    let output = dssd(&["check", "--local", "--quick", "--faults", "--json"]);
+    let arguments = "check --local --quick --faults --json --max-new-tokens 16";
+    let output = dssd(&arguments.split(' ').collect::<Vec<_>>());
     assert!(output.status.success(), "{output:?}");
     let report = json(&output);
     assert_eq!(report["differing_tokens"], 0);

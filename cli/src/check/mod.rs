@@ -24,7 +24,7 @@ use tonic::transport::Uri;
 /// Generations at once: batches of changing size are a part of what is checked.
 const CONCURRENCY: usize = 12;
 /// Prompts of a quick check.
-const QUICK_PROMPTS: usize = 12;
+const QUICK_PROMPTS: usize = 8;
 /// Alternatives among which the margin of a divergence is looked up.
 const MARGIN_ALTERNATIVES: u32 = 20;
 

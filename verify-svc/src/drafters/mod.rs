@@ -21,12 +21,13 @@ const RESOLVE_INTERVAL: Duration = Duration::from_secs(3);
 #[derive(Clone)]
 pub struct Drafters {
     table: Arc<Table>,
-    /// The engine's thread, which asks for drafters, is none of the runtime's.
+    /// Where streams are carried; the engine's thread is none of its own.
     runtime: Handle,
 }
 
 impl Drafters {
-    /// Starts to resolve `names` (`http://host:port`) until `shutdown`.
+    /// Starts to resolve `names` (`http://host:port`) until `shutdown`, on the runtime that this
+    /// is called on.
     pub fn start(names: Vec<Uri>, shutdown: CancellationToken) -> Self {
         let table = Arc::new(Table::default());
         let resolving = Arc::clone(&table);
@@ -36,8 +37,10 @@ impl Drafters {
                 resolve_all(&names, &resolving).await;
             }
         });
-        let runtime = Handle::current();
-        Self { table, runtime }
+        Self {
+            table,
+            runtime: Handle::current(),
+        }
     }
 
     /// Finds a drafter for a generation, as soon as there is one, and connects it: the engine
