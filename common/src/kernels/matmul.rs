@@ -125,8 +125,8 @@ impl<W: Weight> Chunk<'_, W> {
                 4 => self.tiles::<S, 4, 6>(s, row),
                 5 => self.tiles::<S, 5, 4>(s, row),
                 6 => self.tiles::<S, 6, 4>(s, row),
-                7 => self.tiles::<S, 7, 3>(s, row),
-                8 => self.tiles::<S, 8, 3>(s, row),
+                7 => self.paired_tiles::<S, 4, 3, 6>(s, row),
+                8 => self.paired_tiles::<S, 4, 4, 6>(s, row),
                 // Many rows run from the caches: a squarer tile reads less.
                 _ => self.tiles::<S, 4, 6>(s, row),
             }
@@ -153,6 +153,28 @@ impl<W: Weight> Chunk<'_, W> {
             output += 1;
         }
         M
+    }
+
+    /// As [`Chunk::tiles`] for A + B rows, in two tiles that share each N outputs: the second finds
+    /// the weights in the cache, and neither needs more inputs than the first-level cache holds.
+    #[inline(always)]
+    fn paired_tiles<S: Simd, const A: usize, const B: usize, const N: usize>(
+        &self,
+        s: S,
+        row: usize,
+    ) -> usize {
+        let mut output = self.first;
+        while output + N <= self.last {
+            self.tile::<S, A, N>(s, row, output);
+            self.tile::<S, B, N>(s, row + A, output);
+            output += N;
+        }
+        while output < self.last {
+            self.tile::<S, A, 1>(s, row, output);
+            self.tile::<S, B, 1>(s, row + A, output);
+            output += 1;
+        }
+        A + B
     }
 
     /// Rows `row..row + M` times outputs `output..output + N`.
