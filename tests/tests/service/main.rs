@@ -11,4 +11,5 @@ mod drafter;
 mod ending;
 mod pair;
 mod refusals;
+mod soak;
 mod support;

@@ -171,3 +171,60 @@ async fn a_verifier_is_ready_without_its_drafter() {
     assert_eq!(answer.token_ids, expected.token_ids);
     assert_eq!(report(&answer).num_drafts, 0);
 }
+
+/// A real, published Llama model gives its published text through the pair, drafts and all. It
+/// is not part of this repository: `DSSD_TEST_DATA` names the folder with `checkpoints/stories260k`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_published_model_gives_its_published_text_with_drafts() {
+    let Some(data) = std::env::var_os("DSSD_TEST_DATA") else {
+        eprintln!("skipped: DSSD_TEST_DATA is not set");
+        return;
+    };
+    let dir = std::path::Path::new(&data).join("checkpoints/stories260k");
+    let expected = std::fs::read_to_string(dir.join("expected_greedy.json")).unwrap();
+    let expected: serde_json::Value = serde_json::from_str(&expected).unwrap();
+    let numbers = |key: &str| -> Vec<u32> {
+        let numbers = expected[key].as_array().unwrap().iter();
+        numbers
+            .map(|number| u32::try_from(number.as_u64().unwrap()).unwrap())
+            .collect()
+    };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let draft_uri = format!("http://{}", listener.local_addr().unwrap())
+        .parse()
+        .unwrap();
+    let shutdown = tokio_util::sync::CancellationToken::new();
+    let drafting = draft_svc::run(
+        draft_svc::Config::for_model(dir.clone()),
+        listener,
+        shutdown.clone(),
+    );
+    let drafting = tokio::spawn(drafting);
+    let (checkpoint, tokenizer) = dssd_common::serve::open_model(Some(&dir)).unwrap();
+    let verifier = verifier_of(checkpoint, tokenizer, |config| {
+        config.drafts = vec![draft_uri]
+    })
+    .await;
+    let mut client = client(&verifier).await;
+    let wanted = numbers("token_ids");
+    let request = GenerateRequest {
+        prompt: ids(numbers("prompt_token_ids")),
+        max_new_tokens: Some(wanted.len() as u32),
+        ignore_eos: true,
+
+        ..GenerateRequest::default()
+    };
+    let speculated = generate(&mut client, with_policy(request.clone(), "fixed:3:3")).await;
+    let plainly = generate(&mut client, plain(request)).await;
+    for answer in [&speculated, &plainly] {
+        assert_eq!(answer.token_ids, wanted);
+        assert_eq!(answer.text, expected["text"].as_str().unwrap());
+    }
+    assert!(
+        report(&speculated).num_accepted_tokens > 0,
+        "drafts were accepted"
+    );
+    verifier.stop().await;
+    shutdown.cancel();
+    drafting.await.unwrap().unwrap();
+}
