@@ -79,7 +79,8 @@ fn commit(max_draft_tokens: u32) -> Commit {
 async fn open_and_commit_are_answered_until_the_half_close() {
     let drafter = drafter().await;
     let mut probe = Probe::start(&drafter).await;
-    let open = probe.fitting_open().await;
+    let mut open = probe.fitting_open().await;
+    open.speculation.get_or_insert_default().policy = "fixed:1:3".to_owned();
     probe.send(verifier_message::Message::Open(open)).await;
     let Some(Message::Ready(ready)) = probe.receive().await.unwrap() else {
         panic!("Ready answers the Open");
