@@ -64,7 +64,8 @@ impl Product<'_> {
             first: 0,
             last: n,
         };
-        let size = (CHUNK_BYTES / (k * size_of::<W>())).next_multiple_of(CHUNK_MULTIPLE);
+        let size = (CHUNK_BYTES / (k * size_of::<W>())).max(1);
+        let size = size.next_multiple_of(CHUNK_MULTIPLE);
         let share = n.div_ceil(PIECES_PER_THREAD * pool.threads());
         let size = size.min(share.next_multiple_of(CHUNK_MULTIPLE));
         pool.run(n.div_ceil(size), &|index| {

@@ -147,8 +147,12 @@ impl Scheduler {
             Some(drafting) => drafting,
             None => drafting.insert(Drafting::open(settings, session.tokens(), parts)?),
         };
+        let plan = session.plan();
+        // The last token of a draft gets no keys and values, nor does the newest committed one.
+        let wanted = plan.goal.map_or(0, |goal| goal.max_draft_tokens as usize);
+        drafting.check_room(&parts.kv, session.tokens().len() + wanted)?;
         drafting.follow(session.tokens());
-        parts.kv.truncate(drafting.id, session.plan().truncate_to);
+        parts.kv.truncate(drafting.id, plan.truncate_to);
         Ok(())
     }
 
@@ -308,7 +312,8 @@ impl Scheduler {
             .iter()
             .map(|(index, _, rows, want)| (sequences[*index].key, *rows, want.decides))
             .collect();
-        self.deliver(band, &advanced, &readers)
+        self.deliver(band, &advanced, &readers);
+        Ok(())
     }
 
     fn deliver(
@@ -316,8 +321,8 @@ impl Scheduler {
         band: usize,
         advanced: &[(StreamKey, usize, bool)],
         readers: &[StreamKey],
-    ) -> Result<()> {
-        let load = self.load();
+    ) {
+        let (now, load) = (self.now(), self.load());
         for (key, rows, decides) in advanced {
             let Some(index) = self.find(*key) else {
                 continue;
@@ -332,18 +337,21 @@ impl Scheduler {
             if *decides && read.is_none() {
                 sequence.depth = band + 1;
             }
+            if !*decides {
+                // A long prompt takes its turns with the drafts of others.
+                sequence.waiting_since = now;
+            }
             self.send(index, ready);
             if let Some(row) = read {
-                self.decide(*key, band, row)?;
+                self.decide(*key, band, row);
             }
         }
-        Ok(())
     }
 
     /// Lets the policy of a stream decide on row `row` of the exits that were read.
-    fn decide(&mut self, key: StreamKey, band: usize, row: usize) -> Result<()> {
+    fn decide(&mut self, key: StreamKey, band: usize, row: usize) {
         let Some(index) = self.find(key) else {
-            return Ok(());
+            return;
         };
         let now = self.now();
         let Self {
@@ -356,10 +364,10 @@ impl Scheduler {
         } = self;
         let sequence = &mut sequences[index];
         let Some(drafting) = &mut sequence.drafting else {
-            return Ok(());
+            return;
         };
         let Some(policy) = &mut drafting.policy else {
-            return Ok(());
+            return;
         };
         let deepest = band + 1 == parts.decoder.band_ends().len();
         let summary = &summaries[row];
@@ -373,9 +381,12 @@ impl Scheduler {
             Decision::Emit => {
                 let vocabulary = parts.decoder.vocabulary();
                 let logits = &logits[row * vocabulary..(row + 1) * vocabulary];
-                let token_id = drafting
-                    .sampler
-                    .choose(logits, &drafting.history, scratch)?;
+                let choice = drafting.sampler.choose(logits, &drafting.history, scratch);
+                // Where nothing may be chosen (every token masked, say) there is nothing to propose.
+                let Ok(token_id) = choice else {
+                    self.finish_draft(index, DraftStopReason::Entropy);
+                    return;
+                };
                 drafting.history.push(token_id);
                 let entropy = summary.entropy;
                 let most = policy.max_draft_tokens();
@@ -401,6 +412,5 @@ impl Scheduler {
                 }
             }
         }
-        Ok(())
     }
 }

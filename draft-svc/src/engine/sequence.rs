@@ -53,13 +53,33 @@ impl Drafting {
         let policy = policy(open.speculation.as_ref(), parts)?;
         let prompt_length = (open.prompt_length as usize).min(tokens.len());
         let (prompt, generated) = tokens.split_at(prompt_length);
-        let capacity = prompt_length + settings.max_new_tokens as usize;
-        let id = parts.kv.open(capacity.min(parts.profile.max_context))?;
+        // A person who types an Open may leave the length out: 0 is no length.
+        let capacity = match settings.max_new_tokens as usize {
+            0 => parts.profile.max_context,
+            most => parts.profile.max_context.min(prompt_length + most),
+        };
+        let id = parts.kv.open(capacity)?;
         Ok(Self {
             id,
             sampler,
             history: History::new(prompt, generated),
             policy,
+        })
+    }
+
+    /// Refuses more tokens than the Open announced: room was reserved for those only.
+    pub(super) fn check_room(&self, kv: &KvCache, tokens: usize) -> Result<()> {
+        let most = kv.capacity(self.id) + 1;
+        if tokens <= most {
+            return Ok(());
+        }
+        let reason = format!(
+            "asks for room for {tokens} tokens; the Open announced at most {}",
+            most - 1
+        );
+        Err(Error::Field {
+            field: "commit",
+            reason,
         })
     }
 

@@ -115,6 +115,30 @@ async fn resume_continues_where_the_client_was() {
     assert!(status.message().contains("other"), "{status}");
 }
 
+/// A client that lost only the end of an answer gets just that: the stop string is in what it has.
+#[tokio::test(flavor = "multi_thread")]
+async fn resume_after_the_stop_string_tells_the_end_and_nothing_more() {
+    let verifier = verifier(|_| {}).await;
+    let mut client = client(&verifier).await;
+    let whole = generate(&mut client, request(30)).await;
+    let stop: String = whole.text.chars().skip(20).take(6).collect();
+    let mut asked = request(30);
+    asked.stop_strings = vec![stop.clone()];
+    let stopped = generate(&mut client, asked.clone()).await;
+    assert!(stopped.token_ids.len() < 30);
+    asked.resume = Some(v1::Resume {
+        token_ids: stopped.token_ids,
+        seed: stopped.prompt_info.clone().unwrap().sampling.unwrap().seed,
+        numerics_id: stopped.prompt_info.unwrap().numerics_id,
+    });
+    let end = generate(&mut client, asked).await;
+    assert_eq!((end.token_ids, end.text.as_str()), (vec![], ""));
+    let finish = end.finish_info.unwrap();
+    assert_eq!(finish.finish_reason(), v1::FinishReason::Stop);
+    assert_eq!(finish.stop_string, Some(stop));
+    becomes_idle(&mut client).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn scores_are_the_logprobs_of_generation() {
     let verifier = verifier(|_| {}).await;

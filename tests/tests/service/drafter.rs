@@ -169,3 +169,27 @@ async fn a_shutdown_ends_streams_at_once() {
     let ((), end) = tokio::join!(drafter.stop(), probe.receive());
     assert_eq!(end.unwrap_err().code(), Code::Unavailable);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_beyond_what_was_announced_ends_its_own_stream_only() {
+    let drafter = drafter().await;
+    let mut good = Probe::start(&drafter).await;
+    let open = good.fitting_open().await;
+    good.send(verifier_message::Message::Open(open.clone()))
+        .await;
+    good.receive().await.unwrap();
+    let mut greedy = Probe::start(&drafter).await;
+    let mut short = open;
+    short.sampling.get_or_insert_default().max_new_tokens = 1;
+    greedy.send(verifier_message::Message::Open(short)).await;
+    greedy.receive().await.unwrap();
+    greedy
+        .send(verifier_message::Message::Commit(commit(6)))
+        .await;
+    let status = greedy.receive().await.unwrap_err();
+    assert_eq!(status.code(), tonic::Code::InvalidArgument, "{status}");
+    good.send(verifier_message::Message::Commit(commit(2)))
+        .await;
+    let answer = good.receive().await.unwrap();
+    assert!(matches!(answer, Some(Message::Proposal(_))), "{answer:?}");
+}

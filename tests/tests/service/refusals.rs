@@ -27,7 +27,7 @@ fn speculation(change: fn(&mut Speculation)) -> Option<Speculation> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bad_field_is_named() {
-    let cases: [(&str, Change); 27] = [
+    let cases: [(&str, Change); 28] = [
         ("prompt", |r| r.prompt = None),
         ("text", |r| {
             r.prompt = Some(v1::generate_request::Prompt::Text(String::new()))
@@ -38,6 +38,7 @@ async fn a_bad_field_is_named() {
         ("temperature", |r| r.temperature = Some(-1.0)),
         ("temperature", |r| r.temperature = Some(f32::NAN)),
         ("top_p", |r| r.top_p = Some(1.5)),
+        ("cache_salt", |r| r.cache_salt = "pepper".to_owned()),
         ("min_p", |r| r.min_p = Some(-0.1)),
         ("repetition_penalty", |r| r.repetition_penalty = Some(0.0)),
         ("presence_penalty", |r| r.presence_penalty = Some(3.0)),

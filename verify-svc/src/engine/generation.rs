@@ -6,7 +6,7 @@ use super::{
     request::{Event, GenerateRequest},
 };
 use crate::{
-    Result,
+    Error, Result,
     drafters::LinkSender,
     session::{Next, RoundHints, VerifySession},
 };
@@ -16,8 +16,14 @@ use dssd_common::{
     tokenizer::TextStream,
 };
 use dssd_proto::v1::{self, FinishReason, PlainReason};
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 use tokio_util::sync::{CancellationToken, DropGuard};
+
+/// Time in which a drafter must have processed what an Open tells it.
+const READY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Rows of one generation in one pass.
 pub(super) struct Work {
@@ -61,6 +67,8 @@ pub(super) struct Link {
     _end: DropGuard,
     pub(super) address: Option<SocketAddr>,
     pub(super) sender: Option<LinkSender>,
+    /// When the stream was opened, until its drafter was ready once.
+    pub(super) since: Option<Instant>,
 }
 
 impl Link {
@@ -70,6 +78,7 @@ impl Link {
             _end: end.drop_guard(),
             address: None,
             sender: None,
+            since: None,
         }
     }
 }
@@ -98,26 +107,27 @@ pub(super) struct PassResult<'a> {
 }
 
 impl Generation {
+    /// A generation; with its end, if the resumed tokens hold one already.
     pub(super) fn new(
         key: GenerationKey,
         request: GenerateRequest,
         sequence: SequenceId,
         vocabulary: usize,
         text: Option<TextStream>,
-    ) -> Result<Self> {
+    ) -> Result<(Self, Option<End>)> {
         let sampler = Sampler::new(
             request.sampling.clone(),
             vocabulary,
             request.stops.token_ids.clone(),
         )?;
-        let output = Output::new(request.stops.clone(), text, &request.resumed)?;
+        let (output, stop) = Output::new(request.stops.clone(), text, &request.resumed)?;
         let mut open = request
             .draft
             .as_ref()
             .map(|draft| draft.open.clone())
             .unwrap_or_default();
         open.token_ids = [request.prompt.as_slice(), &request.resumed].concat();
-        Ok(Self {
+        let generation = Self {
             key,
             history: History::new(&request.prompt, &request.resumed),
             session: VerifySession::new(open),
@@ -130,12 +140,20 @@ impl Generation {
             verify_time: Duration::ZERO,
             request,
             sequence,
-        })
+        };
+        Ok((generation, stop.map(End::Stop)))
     }
 
     /// Positions that the generation may reach: all but the last token get keys and values.
     pub(super) fn capacity(request: &GenerateRequest) -> usize {
         request.prompt.len() + request.max_new_tokens
+    }
+
+    /// Whether its drafter has had more than enough time to process the prompt.
+    pub(super) fn waits_for_ready(&self, now: Instant) -> bool {
+        let since = self.link.as_ref().and_then(|link| link.since);
+        let overdue = since.is_some_and(|since| now.duration_since(since) > READY_TIMEOUT);
+        overdue && !self.session.is_ready()
     }
 
     pub(super) fn remaining(&self) -> usize {
@@ -208,9 +226,10 @@ impl Generation {
                 return Ok(None);
             }
             let logits = &pass.logits[row * pass.vocabulary..(row + 1) * pass.vocabulary];
-            let token = self.sampler.choose(logits, &self.history, scratch)?;
+            let choice = self.sampler.choose(logits, &self.history, scratch);
+            let token = choice.map_err(|error| Error::internal("choosing a token", error))?;
             end = self.take(token, logits)?;
-            Ok::<_, crate::Error>(Some(token))
+            Ok::<_, Error>(Some(token))
         })?;
         let outcome = Outcome {
             accepted: draft.map(|_| accepted.accepted),
@@ -293,11 +312,17 @@ impl Generation {
             End::Length => (None, FinishReason::Length),
             End::Aborted => (None, FinishReason::Aborted),
         };
-        match self.output.finish(stop.as_ref()) {
-            Ok(Some(tokens)) => self.emit(Event::Tokens(tokens)),
-            Ok(None) => {}
+        let (tokens, stop) = match self.output.finish(stop) {
+            Ok(rest) => rest,
             Err(error) => return self.emit(Event::Failed(error)),
+        };
+        if let Some(tokens) = tokens {
+            self.emit(Event::Tokens(tokens));
         }
+        let reason = match (&stop, reason) {
+            (Some(_), FinishReason::Length) => FinishReason::Stop,
+            _ => reason,
+        };
         let mut info = v1::FinishInfo {
             finish_reason: reason.into(),
             prompt_token_count: self.request.prompt.len() as u32,

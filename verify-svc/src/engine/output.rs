@@ -44,8 +44,13 @@ struct Held {
 }
 
 impl Output {
-    /// An output that goes on after `resumed` tokens, which are not sent again.
-    pub(crate) fn new(rules: StopRules, text: Option<TextStream>, resumed: &[u32]) -> Result<Self> {
+    /// An output that goes on after `resumed` tokens, which are not sent again. If they hold a
+    /// stop already, there is nothing to go on with.
+    pub(crate) fn new(
+        rules: StopRules,
+        text: Option<TextStream>,
+        resumed: &[u32],
+    ) -> Result<(Self, Option<Stop>)> {
         let matcher = StopMatcher::new(&rules.strings, rules.include)?;
         let mut output = Self {
             rules,
@@ -57,13 +62,17 @@ impl Output {
             released_bytes: 0,
             next_index: 0,
         };
+        let mut stop = None;
         for &token in resumed {
-            output.push(token, None)?;
+            stop = stop.or(output.push(token, None)?);
             output.take();
         }
         output.held.clear();
+        if stop.is_some() {
+            output.released.clear();
+        }
         output.next_index = resumed.len();
-        Ok(output)
+        Ok((output, stop))
     }
 
     /// Takes one committed token; says whether it ends the generation.
@@ -91,7 +100,7 @@ impl Output {
                 .iter_mut()
                 .for_each(|held| _ = held.text_end.get_or_insert(produced));
         }
-        Ok(hit.map(|hit| Stop::String(self.rules.strings[hit.index].clone())))
+        Ok(hit.map(|hit| self.stop_string(hit)))
     }
 
     fn feed(&mut self, piece: &str) -> Option<StopHit> {
@@ -114,23 +123,30 @@ impl Output {
         Some(self.message(count, text))
     }
 
-    /// Everything that was held back, at the end of a generation that `stop` ended (or its length did).
-    pub(crate) fn finish(&mut self, stop: Option<&Stop>) -> Result<Option<v1::Tokens>> {
+    /// Everything that was held back, at the end of a generation that `stop` ended (or its length
+    /// did); and the stop, which may show only now.
+    pub(crate) fn finish(
+        &mut self,
+        stop: Option<Stop>,
+    ) -> Result<(Option<v1::Tokens>, Option<Stop>)> {
+        let mut stop = stop;
         if !matches!(stop, Some(Stop::String(_))) {
             let rest = self
                 .text
                 .as_mut()
                 .map_or_else(|| Ok(String::new()), TextStream::flush)?;
-            let hit = self.feed(&rest);
-            if hit.is_none() {
-                self.released.push_str(&self.matcher.flush());
+            match self.feed(&rest) {
+                Some(hit) => stop = stop.or_else(|| Some(self.stop_string(hit))),
+                None => self.released.push_str(&self.matcher.flush()),
             }
         }
         let text = std::mem::take(&mut self.released);
-        Ok(
-            (!self.held.is_empty() || !text.is_empty())
-                .then(|| self.message(self.held.len(), text)),
-        )
+        let rest = !self.held.is_empty() || !text.is_empty();
+        Ok((rest.then(|| self.message(self.held.len(), text)), stop))
+    }
+
+    fn stop_string(&self, hit: StopHit) -> Stop {
+        Stop::String(self.rules.strings[hit.index].clone())
     }
 
     fn message(&mut self, count: usize, text: String) -> v1::Tokens {

@@ -25,6 +25,9 @@ const LEAST_DRAFT_BUDGET: Duration = Duration::from_millis(20);
 /// Time that a proposal may be on its way beyond its drafting.
 const WIRE_ALLOWANCE: Duration = Duration::from_millis(10);
 
+/// One row in so many is kept for scoring, while there is any.
+const SCORING_PART: usize = 4;
+
 /// When the loop goes on.
 enum Wake {
     Now,
@@ -150,6 +153,8 @@ impl Scheduler {
     }
 
     fn admit(&mut self, request: GenerateRequest) -> Result<()> {
+        // What was cancelled just now holds neither its name nor its place any more.
+        self.expire();
         if self
             .generations
             .iter()
@@ -169,7 +174,12 @@ impl Scheduler {
             .transpose()?;
         let sequence = self.parts.kv.open(Generation::capacity(&request))?;
         match Generation::new(key, request, sequence, vocabulary, text) {
-            Ok(generation) => self.generations.push(generation),
+            Ok((generation, None)) => self.generations.push(generation),
+            Ok((mut generation, Some(end))) => {
+                self.parts.kv.close(sequence);
+                generation.finish(end);
+                return Ok(());
+            }
             Err(error) => {
                 self.parts.kv.close(sequence);
                 return Err(error);
@@ -180,6 +190,7 @@ impl Scheduler {
     }
 
     fn admit_scoring(&mut self, request: ScoreRequest) {
+        self.expire();
         let opened = self
             .check_room()
             .and_then(|()| Ok(self.parts.kv.open(request.tokens.len())?));
@@ -240,18 +251,26 @@ impl Scheduler {
                 if let Some(link) = &mut generation.link {
                     link.address = Some(address);
                     link.sender = Some(sender);
+                    link.since = Some(Instant::now());
                 }
                 let open = generation.session.attach();
                 self.send(index, open);
             }
             LinkEvent::Message(message) => match generation.session.on_message(message, now) {
-                Ok(None) => {}
-                Ok(Some(message)) => self.send(index, message),
-                Err(nonsense) => {
-                    let address = generation.link.as_ref().and_then(|link| link.address);
-                    if let (Some(drafters), Some(address)) = (&self.parts.drafters, address) {
-                        drafters.exclude(address, &nonsense.to_string());
+                Ok(answer) => {
+                    if let Some(link) = generation
+                        .link
+                        .as_mut()
+                        .filter(|_| generation.session.is_ready())
+                    {
+                        link.since = None;
                     }
+                    if let Some(message) = answer {
+                        self.send(index, message);
+                    }
+                }
+                Err(nonsense) => {
+                    self.exclude(index, &nonsense.to_string());
                     self.attach(index);
                 }
             },
@@ -263,6 +282,16 @@ impl Scheduler {
                 generation.session.on_lost();
                 generation.link = None;
             }
+        }
+    }
+
+    /// Leaves the drafter of a generation out for a while.
+    fn exclude(&self, index: usize, reason: &str) {
+        let link = self.generations[index].link.as_ref();
+        if let (Some(drafters), Some(address)) =
+            (&self.parts.drafters, link.and_then(|link| link.address))
+        {
+            drafters.exclude(address, reason);
         }
     }
 
@@ -308,6 +337,10 @@ impl Scheduler {
             } else if expired(request.deadline) {
                 self.remove(index)
                     .emit(Event::Failed(Error::DeadlineExceeded));
+            } else if self.generations[index].waits_for_ready(now) {
+                self.exclude(index, "is not ready to draft in time");
+                self.generations[index].session.on_lost();
+                self.attach(index);
             }
         }
         for index in (0..self.scorings.len()).rev() {
@@ -346,7 +379,14 @@ impl Scheduler {
     /// What runs now, and when the first of those that wait is to be looked at again.
     fn plan(&mut self) -> (Batch, Option<Duration>) {
         let now = self.now();
-        let mut budget = self.parts.limits.max_step_rows;
+        let most = self.parts.limits.max_step_rows;
+        // Scoring gets a part of every step, so that no load of generations can starve it.
+        let kept = if self.scorings.is_empty() {
+            0
+        } else {
+            most / SCORING_PART
+        };
+        let mut budget = most - kept;
         let mut batch = Batch::default();
         let mut wait: Option<Duration> = None;
         let count = self.generations.len();
@@ -366,7 +406,7 @@ impl Scheduler {
             }
         }
         if let Some(scoring) = self.scorings.first() {
-            batch.scoring = scoring.rows(&self.parts.kv, budget).to_vec();
+            batch.scoring = scoring.rows(&self.parts.kv, budget + kept).to_vec();
         }
         (batch, wait)
     }

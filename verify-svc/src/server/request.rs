@@ -37,6 +37,12 @@ impl Served {
         mut request: v1::GenerateRequest,
     ) -> Result<CheckedRequest> {
         let request_id = request_id(std::mem::take(&mut request.request_id))?;
+        if !request.cache_salt.is_empty() {
+            return Err(Error::field(
+                "cache_salt",
+                "is not supported yet: nothing is shared between requests",
+            ));
+        }
         let speculation = self.speculation(request.speculation.take())?;
         let logprobs = check_logprobs(request.logprobs)?;
         let resume = request.resume.take();
@@ -111,7 +117,10 @@ impl Served {
     fn resumed(&self, resume: Option<v1::Resume>, stops: &StopRules) -> Result<Vec<u32>> {
         let tokens = resume.map(|resume| resume.token_ids).unwrap_or_default();
         self.check_ids("resume.token_ids", &tokens)?;
-        match tokens.iter().position(|id| stops.token_ids.contains(id)) {
+        match tokens
+            .iter()
+            .position(|id| stops.token_ids.binary_search(id).is_ok())
+        {
             None => Ok(tokens),
             Some(at) => Err(Error::field(
                 format!("resume.token_ids[{at}]"),
