@@ -12,7 +12,7 @@ pub use spec::{DEFAULT_FIXED_TOKENS, PolicySettings, PolicySpec};
 use crate::entropy::Summary;
 
 /// The draft policy of servers that are told none.
-pub const DEFAULT_POLICY: &str = "fixed:1:2";
+pub const DEFAULT_POLICY: &str = "fixed:0:2";
 
 /// What a policy sees when an exit was evaluated for the next position.
 #[derive(Clone, Copy, Debug)]

@@ -88,7 +88,7 @@ pub(super) async fn run(
                 }
                 Err(status) => {
                     // A full drafter is no fault: the next one is tried, this one not for a moment.
-                    if !end.is_cancelled() {
+                    if !end.is_cancelled() && status.code() != Code::Cancelled {
                         table.exclude(address, &describe(&status));
                     }
                     break;

@@ -140,11 +140,7 @@ impl Table {
     pub(super) fn report(&self, address: SocketAddr, load: Option<v1::DrafterLoad>) {
         if let Some(drafter) = self.lock().get_mut(&address) {
             drafter.ready = true;
-            // A drafter that fails again soon after it was taken back is left out for longer.
-            let sound = |until| Instant::now() > until + LONGEST_EXCLUSION;
-            if drafter.excluded_until.is_none_or(sound) {
-                drafter.failures = 0;
-            }
+            drafter.failures = 0;
             drafter.load = load.unwrap_or(drafter.load);
         }
     }
