@@ -5,6 +5,7 @@ mod check;
 mod client;
 mod demo;
 mod generate;
+mod heads;
 mod oracle;
 mod pair;
 mod request;
@@ -28,6 +29,9 @@ enum Command {
     Demo(demo::DemoArgs),
     Generate(generate::GenerateArgs),
     Check(check::CheckArgs),
+    /// Train, calibrate and look at exit heads
+    #[command(subcommand)]
+    Heads(heads::Heads),
     /// Measure kernels, passes of the model, and the running pair
     #[command(subcommand)]
     Bench(bench::Bench),
@@ -43,6 +47,7 @@ async fn main() -> ExitCode {
         Command::Demo(args) => demo::run(args).await,
         Command::Generate(args) => generate::run(args).await,
         Command::Check(args) => check::run(args).await,
+        Command::Heads(command) => heads::run(command),
         Command::Bench(bench) => bench::run(bench).await,
     };
     match outcome {

@@ -1,6 +1,6 @@
 //! Names and shapes of the tensors that each family stores.
 
-use super::config::{Architecture, ModelConfig};
+use super::config::{Architecture, ModelConfig, NormKind};
 
 /// Name of the input embedding, `[vocabulary, hidden]`.
 pub fn embedding_name(architecture: Architecture) -> &'static str {
@@ -15,6 +15,23 @@ pub fn layer_prefix(architecture: Architecture, layer: usize) -> String {
     match architecture {
         Architecture::GptNeoX => format!("gpt_neox.layers.{layer}."),
         Architecture::Llama => format!("model.layers.{layer}."),
+    }
+}
+
+/// Name of the final norm, without `.weight` or `.bias`.
+pub fn final_norm_name(architecture: Architecture) -> &'static str {
+    match architecture {
+        Architecture::GptNeoX => "gpt_neox.final_layer_norm",
+        Architecture::Llama => "model.norm",
+    }
+}
+
+/// Name of the LM head's weight, `[vocabulary, hidden]`: the input embedding where they are tied.
+pub fn lm_head_name(config: &ModelConfig) -> &'static str {
+    match config.architecture {
+        architecture if config.tied_embeddings => embedding_name(architecture),
+        Architecture::GptNeoX => "embed_out.weight",
+        Architecture::Llama => "lm_head.weight",
     }
 }
 
@@ -37,18 +54,14 @@ pub fn expected_tensors(config: &ModelConfig, layers: usize) -> Vec<(String, Vec
         }
     }
     list.prefix.clear();
-    let head = match config.architecture {
-        Architecture::GptNeoX => {
-            list.affine("gpt_neox.final_layer_norm", &[config.hidden], true);
-            "embed_out.weight"
-        }
-        Architecture::Llama => {
-            list.affine("model.norm", &[config.hidden], false);
-            "lm_head.weight"
-        }
-    };
+    let biased = config.norm.kind == NormKind::LayerNorm;
+    list.affine(
+        final_norm_name(config.architecture),
+        &[config.hidden],
+        biased,
+    );
     if !config.tied_embeddings {
-        list.push(head, &[config.vocabulary, config.hidden]);
+        list.push(lm_head_name(config), &[config.vocabulary, config.hidden]);
     }
     list.tensors
 }

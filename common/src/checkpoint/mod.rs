@@ -29,7 +29,7 @@ use std::{
 
 pub use config::{Architecture, ModelConfig, Norm, NormKind, Rotary, RotaryScaling};
 pub use generation::GenerationDefaults;
-pub use layout::{embedding_name, expected_tensors, layer_prefix};
+pub use layout::{embedding_name, expected_tensors, final_norm_name, layer_prefix, lm_head_name};
 pub(crate) use manifest::hex;
 pub use manifest::{Manifest, ManifestTensor};
 pub use random::random_checkpoint;

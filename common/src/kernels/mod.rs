@@ -11,6 +11,7 @@ mod attention;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod divergence;
 pub(crate) mod elementary;
 mod isa;
 mod matmul;
@@ -24,9 +25,10 @@ pub(crate) mod simd;
 
 use activation::{Activate, Add};
 use attention::Attend;
+use divergence::{CrossEntropy, Probabilities};
 use matmul::Product;
 use norm::{Norm, NormRows};
-use pool::Pool;
+use pool::{Disjoint, Pool};
 use rope::RopeRows;
 
 pub use activation::Activation;
@@ -244,6 +246,50 @@ impl Kernels {
         out.clear();
         let rows: Vec<&[f32]> = logits.chunks_exact(vocabulary).collect();
         out.extend(crate::entropy::summarize_rows(&rows, self.isa, &self.pool));
+    }
+
+    /// Rows of logits become probabilities: `logits` `[rows, vocabulary]`, `log_sum_exp` `[rows]`.
+    pub fn probabilities(&self, logits: &mut [f32], log_sum_exp: &[f32]) {
+        let vocabulary = logits.len() / log_sum_exp.len().max(1);
+        assert_eq!(
+            logits.len(),
+            vocabulary * log_sum_exp.len(),
+            "logits must be whole rows"
+        );
+        self.pool.pieces(logits, vocabulary.max(1), |row, logits| {
+            self.isa.run(Probabilities {
+                logits,
+                log_sum_exp: log_sum_exp[row],
+            });
+        });
+    }
+
+    /// The cross-entropy in nats of each row of `logits` under the probabilities of `teacher`;
+    /// the logits become its gradient, `q − p`. Shapes: `teacher` and `logits`
+    /// `[rows, vocabulary]`, `log_sum_exp` (of the logits) and `out` `[rows]`.
+    pub fn cross_entropy(
+        &self,
+        teacher: &[f32],
+        logits: &mut [f32],
+        log_sum_exp: &[f32],
+        out: &mut [f32],
+    ) {
+        let rows = log_sum_exp.len();
+        let vocabulary = logits.len() / rows.max(1);
+        assert_eq!(teacher.len(), logits.len(), "teacher and logits differ");
+        assert_eq!(logits.len(), vocabulary * rows, "logits must be whole rows");
+        assert_eq!(out.len(), rows, "out must have an element for each row");
+        let out = Disjoint::new(out);
+        self.pool.pieces(logits, vocabulary.max(1), |row, logits| {
+            let value = self.isa.run(CrossEntropy {
+                teacher: &teacher[row * vocabulary..][..vocabulary],
+                logits,
+                log_sum_exp: log_sum_exp[row],
+            });
+            // SAFETY: rows are in bounds and each is visited once; `out` outlives the call.
+            let out = unsafe { out.slice(row..row + 1) };
+            out[0] = value;
+        });
     }
 
     /// Calls `body` once with each of `0..chunks`, on all threads, in any order.

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     Result,
-    checkpoint::{Architecture, ModelConfig, TensorData},
+    checkpoint::{ModelConfig, TensorData, final_norm_name, lm_head_name},
     exit::{ExitHead, HeadKind},
     kernels::{Activation, Kernels, WeightType},
 };
@@ -40,21 +40,8 @@ pub(super) struct HeadScratch {
 impl Head {
     /// The model's own head.
     pub(super) fn of_model(loader: &WeightLoader<'_>, config: &ModelConfig) -> Result<Self> {
-        let (norm, embedding, output) = match config.architecture {
-            Architecture::GptNeoX => (
-                "gpt_neox.final_layer_norm",
-                "gpt_neox.embed_in",
-                "embed_out",
-            ),
-            Architecture::Llama => ("model.norm", "model.embed_tokens", "lm_head"),
-        };
-        let name = if config.tied_embeddings {
-            embedding
-        } else {
-            output
-        };
-        let unembedding = Linear::load(loader, name, false)?;
-        let norm = Norm::load(loader, config, norm)?;
+        let unembedding = Linear::from_parts(loader.matrix(lm_head_name(config))?, None);
+        let norm = Norm::load(loader, config, final_norm_name(config.architecture))?;
         Ok(Self {
             norm,
             adapter: None,

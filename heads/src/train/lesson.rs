@@ -1,0 +1,135 @@
+//! A few rows of a pass: what the teacher says of them, and how far each head is from it.
+//!
+//! The loss of a head is the mean over tokens of KL(teacher ‖ head) at temperature 1, over the
+//! whole vocabulary. Memory is bounded by taking few rows at a time, not slices of the
+//! vocabulary: that needs no second product, and a row's sums stay whole.
+
+use super::{head::TrainableHead, quality::Tally};
+use crate::{
+    Result,
+    backbone::{Backbone, Pass, Teacher},
+};
+use candle_core::{Device, Tensor};
+use dssd_common::{checkpoint::NormKind, entropy::Summary, kernels::Kernels};
+use std::{ops::Range, sync::Arc};
+
+/// Logits of this size are held at once, a few times over.
+const LOGITS_BYTES: usize = 32 << 20;
+/// More rows at once are not quicker.
+const MOST_ROWS: usize = 1024;
+
+/// Rows of a pass with the teacher's word on them.
+pub(super) struct Lesson<'a> {
+    kernels: Arc<Kernels>,
+    vocabulary: usize,
+    teacher: &'a Teacher,
+    /// For each exit, its rows normalised without gain and bias, `[rows, hidden]`.
+    normalised: Vec<Tensor>,
+}
+
+/// A head's logits on a lesson's rows, and the gradient of its summed loss with respect to them.
+pub(super) struct Answer {
+    pub(super) logits: Tensor,
+    pub(super) gradient: Tensor,
+}
+
+impl<'a> Lesson<'a> {
+    /// Rows that fit in memory at once, for a vocabulary.
+    pub(super) fn rows_at_once(vocabulary: usize) -> usize {
+        (LOGITS_BYTES / (4 * vocabulary)).clamp(16, MOST_ROWS)
+    }
+
+    /// Cuts the rows of a pass into lessons.
+    pub(super) fn parts(
+        backbone: &mut Backbone,
+        rows: usize,
+    ) -> impl Iterator<Item = Range<usize>> + use<> {
+        let most = Self::rows_at_once(backbone.decoder().vocabulary());
+        (0..rows)
+            .step_by(most)
+            .map(move |first| first..rows.min(first + most))
+    }
+
+    pub(super) fn new(
+        backbone: &mut Backbone,
+        pass: &Pass,
+        rows: Range<usize>,
+        teacher: &'a mut Teacher,
+    ) -> Result<Self> {
+        let config = backbone.decoder().config().clone();
+        let part = rows.start * config.hidden..rows.end * config.hidden;
+        backbone.teach(&pass.last[part.clone()], teacher);
+        let kernels = backbone.kernels();
+        let (ones, zeros) = (vec![1.0; config.hidden], vec![0.0; config.hidden]);
+        let normalise = |states: &Vec<f32>| {
+            let states = &states[part.clone()];
+            let mut out = vec![0.0; states.len()];
+            let eps = config.norm.eps as f32;
+            match config.norm.kind {
+                NormKind::LayerNorm => {
+                    kernels.layer_norm(states, &ones, Some(&zeros), eps, &mut out)
+                }
+                NormKind::RmsNorm => kernels.rms_norm(states, &ones, eps, &mut out),
+            }
+            Ok(Tensor::from_vec(
+                out,
+                (rows.len(), config.hidden),
+                &Device::Cpu,
+            )?)
+        };
+        Ok(Self {
+            normalised: pass.exits.iter().map(normalise).collect::<Result<_>>()?,
+            vocabulary: backbone.decoder().vocabulary(),
+            kernels,
+            teacher,
+        })
+    }
+
+    /// The head's answer, counted into `tally`.
+    pub(super) fn answer(
+        &self,
+        exit: usize,
+        head: &TrainableHead,
+        tally: &mut Tally,
+    ) -> Result<Answer> {
+        let logits = head.logits(&self.normalised[exit])?;
+        let gradient = self.judge(logits.flatten_all()?.to_vec1()?, tally);
+        let shape = logits.dims2()?;
+        Ok(Answer {
+            gradient: Tensor::from_vec(gradient, shape, logits.device())?,
+            logits,
+        })
+    }
+
+    /// Counts the head's answer into `tally`, for measuring alone.
+    pub(super) fn hear(&self, exit: usize, head: &TrainableHead, tally: &mut Tally) -> Result<()> {
+        let logits = head.logits(&self.normalised[exit])?;
+        self.judge(logits.flatten_all()?.to_vec1()?, tally);
+        Ok(())
+    }
+
+    /// Tallies logits `[rows, vocabulary]`, and returns the gradient of Σ KL over the rows.
+    pub(super) fn judge(&self, mut values: Vec<f32>, tally: &mut Tally) -> Vec<f32> {
+        let mut summaries: Vec<Summary> = Vec::new();
+        self.kernels
+            .summarize(&values, self.vocabulary, &mut summaries);
+        let log_sum_exp: Vec<f32> = summaries.iter().map(|row| row.log_sum_exp).collect();
+        let mut cross_entropy = vec![0.0; summaries.len()];
+        self.kernels.cross_entropy(
+            &self.teacher.probabilities,
+            &mut values,
+            &log_sum_exp,
+            &mut cross_entropy,
+        );
+        for ((head, teacher), cross) in summaries
+            .iter()
+            .zip(&self.teacher.summaries)
+            .zip(cross_entropy)
+        {
+            tally.tokens += 1;
+            tally.agreed += usize::from(head.valid && head.argmax == teacher.argmax);
+            tally.kl += f64::from(cross) - f64::from(teacher.entropy);
+        }
+        values
+    }
+}

@@ -1,0 +1,21 @@
+//! Training: every head learns, at its exit, what the whole model says next.
+//!
+//! One pass of the frozen model serves all heads. Each head has its own loss and its own
+//! optimizer, so the mean over heads of the method's loss needs no weights between them.
+
+mod head;
+mod lesson;
+mod optimizer;
+mod quality;
+mod settings;
+mod state;
+mod trainer;
+
+pub use head::{Kind, Origin, Start, TrainableHead};
+pub use optimizer::{AdamW, Moments, scheduled};
+pub use quality::Quality;
+pub use settings::{Recipe, TrainSettings};
+pub use trainer::{Event, Material, Outcome, Size, train};
+
+#[cfg(test)]
+mod tests;

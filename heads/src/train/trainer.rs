@@ -1,0 +1,485 @@
+//! The course of a training: steps, measurements, and a state that survives being killed.
+
+use super::{
+    head::{Origin, TrainableHead},
+    lesson::Lesson,
+    optimizer::{AdamW, scheduled},
+    quality::{Quality, Tally, measure},
+    settings::{TrainSettings, difference},
+    state::{self, Progress},
+};
+use crate::{
+    Error, Result,
+    backbone::{Backbone, Teacher},
+    corpus::{Corpus, Encoder, Windows, held_out},
+};
+use candle_core::{Device, Tensor};
+use dssd_common::{
+    checkpoint::Checkpoint, exit::ExitHeads, kernels::Kernels, tokenizer::Tokenizer,
+};
+use rand::SeedableRng as _;
+use rand_chacha::ChaCha8Rng;
+use std::{path::PathBuf, sync::Arc, time::Instant};
+
+/// Positions that go through the model at once.
+const PASS_ROWS: usize = 2048;
+/// One document in so many is kept for measuring, where no file of its own is given.
+const HELD_OUT_SHARE: u64 = 50;
+
+/// What a training works with.
+pub struct Material {
+    /// The model.
+    pub checkpoint: Arc<Checkpoint>,
+    /// Its tokenizer, where it has one.
+    pub tokenizer: Option<Arc<Tokenizer>>,
+    /// Text to learn from.
+    pub text: Vec<PathBuf>,
+    /// Text to measure on; a share of `text` if unset.
+    pub held_out: Option<PathBuf>,
+    /// Where the heads go; holds the state of a training that was interrupted.
+    pub out: PathBuf,
+    /// Threads.
+    pub threads: usize,
+}
+
+/// What is known of the work before it starts.
+#[derive(Clone, Copy, Debug)]
+pub struct Size {
+    /// Numbers that move, over all heads.
+    pub parameters: usize,
+    /// Most memory that training needs beside the mapped weights of the model, in bytes.
+    pub peak_bytes: usize,
+}
+
+/// What a training tells while it runs.
+pub enum Event<'a> {
+    /// Before anything large is allocated.
+    Sized(Size),
+    /// Held-out quality before the first step.
+    Began(&'a [Quality]),
+    /// After a step: the share of the work that is done, tokens so far, and the divergence of
+    /// each head in this step.
+    Step {
+        /// From 0 to 1.
+        done: f64,
+        /// Tokens learned from.
+        tokens: u64,
+        /// Mean KL of each head over the step's tokens, nats.
+        kl: &'a [f64],
+    },
+    /// Held-out quality; the state is on disk after this.
+    Measured(&'a [Quality]),
+}
+
+/// What came of it.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// Held-out quality before the first step.
+    pub first: Vec<Quality>,
+    /// Held-out quality of the heads as they were stored.
+    pub last: Vec<Quality>,
+    /// Tokens learned from.
+    pub tokens: u64,
+    /// Seconds, over all parts of the training.
+    pub seconds: f64,
+    /// Whether it ended because nothing better came.
+    pub stopped_early: bool,
+}
+
+/// Trains heads and writes them to `material.out`; with `resume` it goes on with an interrupted
+/// training there. `observer` hears how it goes.
+///
+/// # Errors
+/// If a setting is out of range, the text cannot be read, the folder holds heads already, or
+/// the interrupted training was another one.
+pub fn train(
+    material: &Material,
+    settings: &TrainSettings,
+    resume: bool,
+    observer: &mut dyn FnMut(Event<'_>),
+) -> Result<Outcome> {
+    settings.check(material.checkpoint.config())?;
+    check_folder(material, resume)?;
+    observer(Event::Sized(size(material, settings)));
+    let mut trainer = Trainer::new(material, settings)?;
+    if resume {
+        trainer.restore()?;
+    } else {
+        trainer.begin()?;
+    }
+    observer(Event::Began(&trainer.first));
+    while !trainer.is_finished() {
+        let kl = trainer.step()?;
+        observer(Event::Step {
+            done: trainer.done(),
+            tokens: trainer.tokens,
+            kl: &kl,
+        });
+        if trainer.since_measured.elapsed().as_secs_f64() >= settings.measure_seconds
+            || trainer.is_finished()
+        {
+            let quality = trainer.measure()?;
+            observer(Event::Measured(&quality));
+        }
+    }
+    trainer.finish()
+}
+
+fn check_folder(material: &Material, resume: bool) -> Result<()> {
+    let out = &material.out;
+    if ExitHeads::exist(out) {
+        let reason = format!(
+            "{} holds trained heads already: choose another folder or remove it",
+            out.display()
+        );
+        return Err(Error::setting("out", reason));
+    }
+    match (resume, state::exists(out)) {
+        (true, false) => {
+            let reason = format!("{} holds no interrupted training", out.display());
+            Err(Error::setting("resume", reason))
+        }
+        (false, true) => {
+            let reason = format!(
+                "{} holds an interrupted training: go on with --resume, or remove it",
+                out.display()
+            );
+            Err(Error::setting("out", reason))
+        }
+        _ => std::fs::create_dir_all(out).map_err(|error| Error::io(out, error)),
+    }
+}
+
+/// An upper estimate: parameters with their gradients, moments and best values; the states of
+/// one pass; and the logits of one lesson.
+fn size(material: &Material, settings: &TrainSettings) -> Size {
+    use super::head::Kind;
+    let config = material.checkpoint.config();
+    let (hidden, vocabulary) = (config.hidden, config.vocabulary);
+    let heads = settings.layers.len();
+    let map = match settings.kind {
+        Kind::Linear => vocabulary * hidden,
+        Kind::Adapter { rank } => 2 * rank * hidden,
+    };
+    let parameters = heads * (map + 2 * hidden);
+    // Value, best value, two moments, summed gradient, and what a step holds for a moment.
+    let of_parameters = 4 * (5 * parameters + 3 * map) + 4 * vocabulary * hidden;
+    let rows = PASS_ROWS.max(settings.window);
+    let of_states = 4 * rows * (hidden * (2 * heads + 4) + 3 * config.intermediate)
+        + 8 * rows * config.layers * config.kv_features();
+    let of_logits = 4 * 8 * Lesson::rows_at_once(vocabulary) * vocabulary;
+    Size {
+        parameters,
+        peak_bytes: of_parameters + of_states + of_logits,
+    }
+}
+
+struct Trainer<'a> {
+    material: &'a Material,
+    settings: &'a TrainSettings,
+    plan: serde_json::Value,
+    backbone: Backbone,
+    heads: Vec<TrainableHead>,
+    optimizers: Vec<AdamW>,
+    windows: Windows,
+    held_out: Vec<Vec<u32>>,
+    tokens: u64,
+    /// Seconds before this process took over.
+    seconds_before: f64,
+    started: Instant,
+    since_measured: Instant,
+    first: Vec<Quality>,
+    best: Vec<Quality>,
+    /// The best heads' parameters, head by head.
+    best_values: Vec<Vec<Tensor>>,
+    stale: usize,
+}
+
+impl<'a> Trainer<'a> {
+    fn new(material: &'a Material, settings: &'a TrainSettings) -> Result<Self> {
+        let checkpoint = &material.checkpoint;
+        let encoder = Encoder::new(checkpoint, material.tokenizer.clone());
+        let share = if material.held_out.is_some() {
+            0
+        } else {
+            HELD_OUT_SHARE
+        };
+        let measured = match &material.held_out {
+            Some(file) => std::slice::from_ref(file),
+            None => &material.text,
+        };
+        let (length, tokens) = (settings.window, settings.held_out_tokens);
+        let held_out = held_out(Corpus::open(measured)?, &encoder, share, length, tokens)?;
+        let windows = Windows::new(
+            Corpus::open(&material.text)?,
+            encoder,
+            length,
+            share,
+            settings.seed,
+        );
+        let kernels = Arc::new(Kernels::new(material.threads));
+        let origin = Origin::read(checkpoint, &Device::Cpu)?;
+        let mut random = ChaCha8Rng::seed_from_u64(settings.seed);
+        let heads = settings.layers.iter().map(|&layer| {
+            TrainableHead::new(layer, settings.kind, settings.start, &origin, &mut random)
+        });
+        let heads = heads.collect::<Result<Vec<_>>>()?;
+        let optimizers = heads
+            .iter()
+            .map(|head| AdamW::new(head.parameters(), settings.weight_decay));
+        Ok(Self {
+            plan: settings.plan(
+                &checkpoint.fingerprint()?,
+                &material.text,
+                material.held_out.as_ref(),
+            )?,
+            backbone: Backbone::load(
+                checkpoint,
+                kernels,
+                &settings.layers,
+                PASS_ROWS.div_ceil(length).max(1) + 1,
+                length,
+            )?,
+            optimizers: optimizers.collect::<Result<_>>()?,
+            best_values: Vec::new(),
+            heads,
+            windows,
+            held_out: held_out.into_iter().map(|(_, window)| window).collect(),
+            tokens: 0,
+            seconds_before: 0.0,
+            started: Instant::now(),
+            since_measured: Instant::now(),
+            first: Vec::new(),
+            best: Vec::new(),
+            stale: 0,
+            material,
+            settings,
+        })
+    }
+
+    fn begin(&mut self) -> Result<()> {
+        self.first = self.quality()?;
+        self.keep(self.first.clone())?;
+        self.save()
+    }
+
+    fn restore(&mut self) -> Result<()> {
+        let dir = &self.material.out;
+        let (progress, states) = state::load(dir, &self.heads, &Device::Cpu)?;
+        if let Some((setting, stored, wanted)) = difference(&progress.plan, &self.plan) {
+            let reason = format!(
+                "the training in {} has `{setting}` {stored}, not {wanted}",
+                dir.display()
+            );
+            return Err(Error::setting("resume", reason));
+        }
+        let both = self.heads.iter().zip(&mut self.optimizers);
+        for ((head, optimizer), state) in both.zip(states) {
+            for ((_, var), value) in head.parameters().iter().zip(&state.values) {
+                var.set(value)?;
+            }
+            optimizer.restore(progress.steps, state.moments);
+            self.best_values.push(state.best);
+        }
+        self.windows.restore(progress.windows)?;
+        self.tokens = progress.tokens;
+        self.seconds_before = progress.seconds;
+        self.first = progress.first;
+        self.best = progress.best;
+        self.stale = progress.stale;
+        self.started = Instant::now();
+        self.since_measured = Instant::now();
+        Ok(())
+    }
+
+    fn seconds(&self) -> f64 {
+        self.seconds_before + self.started.elapsed().as_secs_f64()
+    }
+
+    /// The share of the work that is done.
+    fn done(&self) -> f64 {
+        let by_tokens = self.tokens as f64 / self.settings.tokens as f64;
+        let by_time = self
+            .settings
+            .seconds
+            .map_or(0.0, |limit| self.seconds() / limit);
+        by_tokens.max(by_time).min(1.0)
+    }
+
+    fn is_finished(&self) -> bool {
+        self.done() >= 1.0 || self.stale >= self.settings.patience
+    }
+
+    /// Gathers gradients over a step's tokens and moves every head; returns each head's KL.
+    fn step(&mut self) -> Result<Vec<f64>> {
+        let mut sums: Vec<Vec<Tensor>> = vec![Vec::new(); self.heads.len()];
+        let mut tallies = vec![Tally::default(); self.heads.len()];
+        let mut teacher = Teacher::new();
+        let mut rows = 0;
+        while rows < self.settings.step_tokens {
+            let most = PASS_ROWS.min(self.settings.step_tokens - rows);
+            let windows = self.windows_of(most)?;
+            let windows: Vec<&[u32]> = windows.iter().map(Vec::as_slice).collect();
+            let pass = self.backbone.run(&windows)?;
+            rows += pass.rows;
+            for part in Lesson::parts(&mut self.backbone, pass.rows) {
+                let lesson = Lesson::new(&mut self.backbone, &pass, part, &mut teacher)?;
+                for (index, head) in self.heads.iter().enumerate() {
+                    let answer = lesson.answer(index, head, &mut tallies[index])?;
+                    let gradients = head.gradients(&answer.logits, &answer.gradient)?;
+                    accumulate(&mut sums[index], gradients)?;
+                }
+            }
+        }
+        let rate = scheduled(self.settings.learning_rate, self.done());
+        for ((head, optimizer), sums) in self.heads.iter().zip(&mut self.optimizers).zip(&sums) {
+            let means = sums.iter().map(|sum| Ok((sum / rows as f64)?));
+            let means = means.collect::<Result<Vec<_>>>()?;
+            optimizer.step(head.parameters(), &means, rate)?;
+        }
+        self.tokens += rows as u64;
+        let both = self.heads.iter().zip(&tallies);
+        Ok(both
+            .map(|(head, tally)| tally.quality(head.layer()).kl)
+            .collect())
+    }
+
+    /// Windows of about `rows` tokens, at least one.
+    fn windows_of(&mut self, rows: usize) -> Result<Vec<Vec<u32>>> {
+        let mut windows = Vec::new();
+        let mut held = 0;
+        let most = PASS_ROWS.div_ceil(self.settings.window).max(1);
+        while held < rows && windows.len() < most {
+            let window = self.windows.next_window()?;
+            held += window.len();
+            windows.push(window);
+        }
+        Ok(windows)
+    }
+
+    fn quality(&mut self) -> Result<Vec<Quality>> {
+        let batch = PASS_ROWS.div_ceil(self.settings.window).max(1);
+        measure(&mut self.backbone, &self.heads, &self.held_out, batch)
+    }
+
+    /// Measures the heads, keeps them if they are the best so far, and writes the state down.
+    fn measure(&mut self) -> Result<Vec<Quality>> {
+        let quality = self.quality()?;
+        if mean_kl(&quality) < mean_kl(&self.best) {
+            self.keep(quality.clone())?;
+            self.stale = 0;
+        } else {
+            self.stale += 1;
+        }
+        self.save()?;
+        self.since_measured = Instant::now();
+        Ok(quality)
+    }
+
+    fn keep(&mut self, quality: Vec<Quality>) -> Result<()> {
+        self.best = quality;
+        let copies = self.heads.iter().map(|head| {
+            let parameters = head.parameters().iter();
+            parameters.map(|(_, var)| Ok(var.copy()?)).collect()
+        });
+        self.best_values = copies.collect::<Result<_>>()?;
+        Ok(())
+    }
+
+    fn save(&self) -> Result<()> {
+        let progress = Progress {
+            plan: self.plan.clone(),
+            tensors: String::new(),
+            tokens: self.tokens,
+            seconds: self.seconds(),
+            steps: self.optimizers.first().map_or(0, AdamW::steps),
+            first: self.first.clone(),
+            best: self.best.clone(),
+            stale: self.stale,
+            windows: self.windows.state(),
+        };
+        let best = &self.best_values;
+        state::save(
+            &self.material.out,
+            progress,
+            &self.heads,
+            &self.optimizers,
+            best,
+        )
+    }
+
+    /// Writes the best heads, measured as they will be served.
+    fn finish(mut self) -> Result<Outcome> {
+        for (head, best) in self.heads.iter().zip(&self.best_values) {
+            for ((_, var), value) in head.parameters().iter().zip(best) {
+                var.set(value)?;
+            }
+        }
+        let dtype = self.settings.dtype;
+        let stored = self.heads.iter().map(|head| head.to_exit_head(dtype, None));
+        let tokenizer = self.material.tokenizer.as_ref();
+        let mut heads = ExitHeads {
+            checkpoint_fingerprint: self.material.checkpoint.fingerprint()?,
+            tokenizer_hash: tokenizer.map(|tokenizer| tokenizer.hash().to_owned()),
+            heads: stored.collect::<Result<_>>()?,
+            calibration: None,
+        };
+        let last = self.served_quality(&heads)?;
+        for (head, quality) in heads.heads.iter_mut().zip(&last) {
+            head.agreement = Some(quality.agreement);
+        }
+        heads.save(&self.material.out)?;
+        state::clear(&self.material.out)?;
+        Ok(Outcome {
+            first: self.first.clone(),
+            last,
+            tokens: self.tokens,
+            seconds: self.seconds(),
+            stopped_early: self.done() < 1.0,
+        })
+    }
+
+    /// Held-out quality of stored heads, by the pass that serves them.
+    fn served_quality(&mut self, heads: &ExitHeads) -> Result<Vec<Quality>> {
+        self.backbone.decoder().attach_heads(heads, None)?;
+        let mut tallies = vec![Tally::default(); heads.heads.len()];
+        let mut teacher = Teacher::new();
+        let batch = PASS_ROWS.div_ceil(self.settings.window).max(1);
+        for windows in self.held_out.chunks(batch) {
+            let windows: Vec<&[u32]> = windows.iter().map(Vec::as_slice).collect();
+            let pass = self.backbone.run(&windows)?;
+            for rows in Lesson::parts(&mut self.backbone, pass.rows) {
+                let mut logits = vec![Vec::new(); tallies.len()];
+                let hidden = self.backbone.decoder().config().hidden;
+                for (exit, logits) in logits.iter_mut().enumerate() {
+                    let states = &pass.exits[exit][rows.start * hidden..rows.end * hidden];
+                    let layer = heads.heads[exit].layer;
+                    self.backbone.decoder().exit_logits(layer, states, logits);
+                }
+                let lesson = Lesson::new(&mut self.backbone, &pass, rows, &mut teacher)?;
+                for (logits, tally) in logits.into_iter().zip(&mut tallies) {
+                    lesson.judge(logits, tally);
+                }
+            }
+        }
+        let both = heads.heads.iter().zip(&tallies);
+        Ok(both
+            .map(|(head, tally)| tally.quality(head.layer))
+            .collect())
+    }
+}
+
+fn mean_kl(quality: &[Quality]) -> f64 {
+    quality.iter().map(|head| head.kl).sum::<f64>() / quality.len().max(1) as f64
+}
+
+fn accumulate(sums: &mut Vec<Tensor>, gradients: Vec<Tensor>) -> Result<()> {
+    if sums.is_empty() {
+        *sums = gradients;
+        return Ok(());
+    }
+    for (sum, gradient) in sums.iter_mut().zip(gradients) {
+        *sum = (&*sum + gradient)?;
+    }
+    Ok(())
+}
