@@ -1,16 +1,20 @@
 //! `dssd heads`: exit heads of a checkpoint, from training to the report.
 
+mod calibrate;
 mod inspect;
 mod split;
 mod train;
 
 use anyhow::Result;
 use clap::Subcommand;
+use indicatif::{ProgressBar, ProgressStyle};
+use std::thread;
 
 /// The commands around exit heads.
 #[derive(Subcommand)]
 pub(crate) enum Heads {
     Train(train::TrainArgs),
+    Calibrate(calibrate::CalibrateArgs),
     Split(split::SplitArgs),
     Inspect(inspect::InspectArgs),
 }
@@ -19,7 +23,20 @@ pub(crate) enum Heads {
 pub(crate) fn run(heads: Heads) -> Result<bool> {
     match heads {
         Heads::Train(args) => train::run(args),
+        Heads::Calibrate(args) => calibrate::run(args),
         Heads::Split(args) => split::run(args),
         Heads::Inspect(args) => inspect::run(args),
     }
+}
+
+/// A progress bar over `length` pieces of work.
+fn progress(length: usize, message: &'static str) -> Result<ProgressBar> {
+    let style = ProgressStyle::with_template("{bar:30} {percent:>3}%  {eta} left  {msg}")?;
+    let bar = ProgressBar::new(length as u64).with_style(style);
+    Ok(bar.with_message(message))
+}
+
+/// As many threads as the machine runs at once.
+fn available_threads() -> usize {
+    thread::available_parallelism().map_or(1, usize::from)
 }

@@ -1,5 +1,6 @@
 //! `dssd heads train`: heads that learn from the model's own predictions.
 
+use super::{available_threads, progress};
 use anyhow::{Context as _, Result};
 use clap::{ArgGroup, Args, ValueEnum};
 use dssd_common::{
@@ -9,16 +10,16 @@ use dssd_heads::{
     self_text::{SelfTextSettings, write_self_text},
     train::{Event, Kind, Material, Outcome, Quality, Recipe, TrainSettings, train},
 };
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use serde_json::json;
-use std::{path::PathBuf, thread};
+use std::path::{Path, PathBuf};
 
 /// Exits where nothing else is said.
 const EXITS: usize = 4;
 /// File of `--out` that holds what the model wrote.
 const SELF_TEXT: &str = "self-text.jsonl";
 /// Ticks of the progress bar of a training.
-const TICKS: u64 = 10_000;
+const TICKS: usize = 10_000;
 
 /// Train exit heads on what the whole model says
 ///
@@ -125,23 +126,20 @@ pub(super) fn run(args: TrainArgs) -> Result<bool> {
     let stored = checkpoint.tensor(lm_head_name(checkpoint.config()))?.dtype;
     let settings = args.settings(checkpoint.config(), stored)?;
     settings.check(checkpoint.config())?;
-    let available = || thread::available_parallelism().map_or(1, usize::from);
     let mut material = Material {
         checkpoint,
         tokenizer,
         text: args.text.clone(),
         held_out: args.held_out.clone(),
         out: args.out.clone(),
-        threads: args.threads.unwrap_or_else(available),
+        threads: args.threads.unwrap_or_else(available_threads),
     };
     if let Some(tokens) = args.self_tokens {
         material
             .text
             .push(self_text(&args, &material, tokens, settings.window)?);
     }
-    let bar = ProgressBar::new(TICKS).with_style(ProgressStyle::with_template(
-        "{bar:30} {percent:>3}%  {eta} left  {msg}",
-    )?);
+    let bar = progress(TICKS, "")?;
     let outcome = train(&material, &settings, args.resume, &mut |event| {
         show(&bar, &settings, event)
     })?;
@@ -216,19 +214,17 @@ fn self_text(
     }
     std::fs::create_dir_all(&args.out).with_context(|| args.out.display().to_string())?;
     let settings = SelfTextSettings {
-        tokens,
         temperatures: args.self_temperature.clone(),
         longest: window,
         seed: args.seed,
     };
-    let bar = ProgressBar::new(tokens as u64).with_style(ProgressStyle::with_template(
-        "{bar:30} {percent:>3}%  {eta} left  the model writes its own text",
-    )?);
+    let bar = progress(tokens, "the model writes its own text")?;
     let observer = &mut |written| bar.set_position(written as u64);
     write_self_text(
         &material.checkpoint,
         material.threads,
         &settings,
+        tokens,
         &path,
         observer,
     )?;
@@ -279,7 +275,7 @@ fn report(outcome: &Outcome) -> serde_json::Value {
     })
 }
 
-fn print(outcome: &Outcome, out: &std::path::Path) {
+fn print(outcome: &Outcome, out: &Path) {
     for (before, after) in outcome.first.iter().zip(&outcome.last) {
         println!(
             "layer {:>3}   agreement {:.3} -> {:.3}   KL {:.3} -> {:.3} nats",

@@ -8,7 +8,10 @@ use super::{
     description::{check_format, check_same, invalid},
     heads::ExitHeads,
 };
-use crate::{checkpoint::json_file, error::Result};
+use crate::{
+    checkpoint::json_file,
+    error::{Error, Result},
+};
 
 const FILE: &str = "calibration.json";
 
@@ -57,6 +60,24 @@ pub struct Threshold {
     pub epsilon: f64,
     /// Exit iff the entropy in nats is at most this; none: the head is off at this target.
     pub nats: Option<f64>,
+    /// What came of it on documents that the threshold was not chosen on; none where nothing
+    /// left there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub realised: Option<Realised>,
+}
+
+/// A threshold on documents of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Realised {
+    /// Share of all positions that left at this head.
+    pub coverage: f64,
+    /// Share of those for which the head said what the whole model says.
+    pub agreement: f64,
+    /// Lower end of the agreement's 95 % interval, over documents.
+    pub low: f64,
+    /// Upper end.
+    pub high: f64,
 }
 
 /// Probability that the whole model chooses what a head chose, as a step function of the
@@ -105,6 +126,36 @@ impl Calibration {
         json_file::write(&dir.join(FILE), self)
     }
 
+    /// The thresholds, head by head, for a target agreement: those of the smallest target in the
+    /// file that is no smaller than `epsilon`.
+    ///
+    /// # Errors
+    /// If the file has no target as high.
+    pub fn thresholds(&self, epsilon: f64) -> Result<Vec<Option<f32>>> {
+        let of_head = |head: &HeadCalibration| {
+            let mut at_least = head.thresholds.iter().filter(|t| t.epsilon >= epsilon);
+            let threshold = at_least.next().ok_or_else(|| Error::InvalidParameter {
+                field: "target_agreement",
+                reason: format!(
+                    "{epsilon} is above the highest target that the heads were calibrated for, {:?}",
+                    head.thresholds.last().map(|threshold| threshold.epsilon)
+                ),
+            })?;
+            Ok(threshold.nats.map(|nats| nats as f32))
+        };
+        self.heads.iter().map(of_head).collect()
+    }
+
+    /// Per head, the acceptance table of the calibrated temperature nearest to `temperature`.
+    pub fn acceptance<'a>(&'a self, temperature: f64) -> Vec<&'a AcceptanceTable> {
+        let distance = |table: &AcceptanceTable| (table.temperature - temperature).abs();
+        let nearest = |head: &'a HeadCalibration| {
+            let tables = head.acceptance.iter();
+            tables.min_by(|a, b| distance(a).total_cmp(&distance(b)))
+        };
+        self.heads.iter().filter_map(nearest).collect()
+    }
+
     fn contradiction(&self, heads: &ExitHeads) -> Option<String> {
         if !self.temperatures.is_sorted_by(|a, b| a < b) {
             return Some("`temperatures` must be ascending".into());
@@ -126,6 +177,18 @@ impl Calibration {
         faults
             .next()
             .map(|(layer, fault)| format!("head at layer {layer}: {fault}"))
+    }
+}
+
+impl AcceptanceTable {
+    /// The probability at an entropy in nats.
+    pub fn probability(&self, entropy: f64) -> f64 {
+        let step = self.entropies.partition_point(|&end| end < entropy);
+        let last = self.probabilities.len().saturating_sub(1);
+        self.probabilities
+            .get(step.min(last))
+            .copied()
+            .unwrap_or_default()
     }
 }
 

@@ -10,7 +10,7 @@ mod description;
 mod heads;
 mod reader;
 
-pub use calibration::{AcceptanceTable, Calibration, HeadCalibration, Threshold};
+pub use calibration::{AcceptanceTable, Calibration, HeadCalibration, Realised, Threshold};
 pub use heads::{ExitHead, ExitHeads, HeadKind};
 
 /// Layers after which `heads` exits sit when nothing else is said: evenly spaced, truncated,

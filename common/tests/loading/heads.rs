@@ -7,8 +7,8 @@ use dssd_common::{
     bytes::SharedBytes,
     checkpoint::{Checkpoint, TensorData},
     exit::{
-        AcceptanceTable, Calibration, ExitHead, ExitHeads, HeadCalibration, HeadKind, Threshold,
-        placement,
+        AcceptanceTable, Calibration, ExitHead, ExitHeads, HeadCalibration, HeadKind, Realised,
+        Threshold, placement,
     },
     kernels::WeightType,
 };
@@ -77,10 +77,17 @@ fn calibrated(layer: usize) -> HeadCalibration {
             Threshold {
                 epsilon: 0.6,
                 nats: Some(1.5),
+                realised: Some(Realised {
+                    coverage: 0.5,
+                    agreement: 0.625,
+                    low: 0.5,
+                    high: 0.75,
+                }),
             },
             Threshold {
                 epsilon: 0.99,
                 nats: None,
+                realised: None,
             },
         ],
         acceptance: vec![table(0.0), table(0.8)],

@@ -1,0 +1,256 @@
+//! `dssd heads calibrate`: what a head's entropy promises.
+
+use super::{available_threads, progress};
+use anyhow::{Context as _, Result};
+use clap::{Args, ValueEnum};
+use dssd_common::{
+    checkpoint::Checkpoint,
+    exit::{Calibration, ExitHeads},
+    kernels::Kernels,
+    serve::open_model,
+};
+use dssd_heads::{
+    backbone::Backbone,
+    calibrate::{CalibrationSettings, Rule, Source, TEMPERATURES, Window, calibrate, collect},
+    corpus::{Corpus, Encoder, held_out, text_hash},
+    self_text::{SelfTextSettings, continuations},
+};
+use std::{path::PathBuf, sync::Arc};
+
+/// Documents that training keeps for measuring: one in so many.
+const HELD_OUT_SHARE: u64 = 50;
+/// Windows that go through the model at once.
+const WINDOWS_AT_ONCE: usize = 8;
+
+/// Find out how far each head's entropy can be trusted, and write it beside the heads
+///
+/// Thresholds for every target agreement, probabilities of acceptance, and what comes of them on
+/// documents that they were not chosen on.
+///
+/// Example: dssd heads calibrate --heads demo-heads --text stories.txt
+#[derive(Args)]
+pub(crate) struct CalibrateArgs {
+    /// Hugging Face folder; the demo model if unset
+    #[arg(long, value_name = "DIR")]
+    model: Option<PathBuf>,
+    /// Folder with trained heads; calibration.json goes there
+    #[arg(long, value_name = "DIR")]
+    heads: PathBuf,
+    /// Text, as for `heads train`
+    #[arg(long, value_name = "FILE", num_args = 1.., required = true)]
+    text: Vec<PathBuf>,
+    /// Which documents: those that `heads train` kept for measuring, or all (for text that it never saw)
+    #[arg(long, value_enum, default_value_t = Documents::HeldOut)]
+    documents: Documents,
+    /// Positions: the text's own, or those of the model's continuations of its beginnings, which is what drafts run on
+    #[arg(long, value_enum, default_value_t = SourceName::Continuations)]
+    source: SourceName,
+    /// Tokens of each document that are continued
+    #[arg(long, value_name = "N", default_value_t = 16)]
+    prompt_tokens: usize,
+    /// Temperatures of the continuations, taken in turn
+    #[arg(long, value_name = "T", value_delimiter = ',', default_values_t = [0.0, 0.8])]
+    temperature: Vec<f32>,
+    /// How thresholds are chosen
+    #[arg(long, value_enum, default_value_t = RuleName::Conditional)]
+    rule: RuleName,
+    /// Target agreements
+    #[arg(long, value_name = "E", value_delimiter = ',', default_values_t = [0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.99])]
+    epsilons: Vec<f64>,
+    /// Probability that a threshold of the guaranteed rule breaks its promise
+    #[arg(long, value_name = "D", default_value_t = 0.1)]
+    delta: f64,
+    /// Tokens of text to read, at most
+    #[arg(long, value_name = "N", default_value_t = 100_000)]
+    tokens: usize,
+    /// Most tokens of a window; default: 256, or what the model is made for
+    #[arg(long, value_name = "N")]
+    window: Option<usize>,
+    /// Seed of sampling and of intervals
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// Also write one line for each document, token and head (comma-separated)
+    #[arg(long, value_name = "FILE")]
+    dump: Option<PathBuf>,
+    /// Threads; default: as many as the machine runs at once
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Documents {
+    HeldOut,
+    All,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum SourceName {
+    Text,
+    Continuations,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum RuleName {
+    Paper,
+    Conditional,
+    Guaranteed,
+}
+
+pub(super) fn run(args: CalibrateArgs) -> Result<bool> {
+    let settings = CalibrationSettings {
+        rule: match args.rule {
+            RuleName::Paper => Rule::Paper,
+            RuleName::Conditional => Rule::Conditional,
+            RuleName::Guaranteed => Rule::Guaranteed,
+        },
+        epsilons: args.epsilons.clone(),
+        delta: args.delta,
+        seed: args.seed,
+    };
+    settings.check()?;
+    let (checkpoint, tokenizer) = open_model(args.model.as_deref())?;
+    let mut heads = ExitHeads::open(&args.heads, &checkpoint)?;
+    heads.calibration = None;
+    let window = args
+        .window
+        .unwrap_or(checkpoint.config().max_positions.min(256));
+    let threads = args.threads.unwrap_or_else(available_threads);
+    let encoder = Encoder::new(&checkpoint, tokenizer);
+    let windows = windows(&args, &checkpoint, &encoder, window, threads)?;
+    let exits: Vec<usize> = heads.heads.iter().map(|head| head.layer).collect();
+    let kernels = Arc::new(Kernels::new(threads));
+    let mut backbone = Backbone::load(&checkpoint, kernels, &exits, WINDOWS_AT_ONCE, window)?;
+    let positions = windows
+        .iter()
+        .map(|window| window.tokens.len() - window.first);
+    let bar = progress(positions.sum(), "asking every head")?;
+    let samples = collect(
+        &mut backbone,
+        &heads,
+        &windows,
+        &TEMPERATURES,
+        args.seed,
+        &mut |done| bar.set_position(done as u64),
+    )?;
+    bar.finish_and_clear();
+    if let Some(path) = &args.dump {
+        samples.dump(path)?;
+    }
+    let source = Source {
+        text_hash: text_hash(&args.text)?,
+        description: args.describe(),
+    };
+    let calibration = calibrate(&heads, &samples, &settings, source)?;
+    heads.calibration = Some(calibration.clone());
+    heads.save(&args.heads)?;
+    if args.json {
+        println!("{}", serde_json::to_string(&calibration)?);
+    } else {
+        print(&calibration, samples.len());
+    }
+    Ok(true)
+}
+
+impl CalibrateArgs {
+    fn describe(&self) -> String {
+        let names = self.text.iter().filter_map(|path| path.file_name());
+        let names: Vec<_> = names.map(|name| name.to_string_lossy()).collect();
+        let documents = match self.documents {
+            Documents::HeldOut => "held-out documents of ",
+            Documents::All => "",
+        };
+        let source = match self.source {
+            SourceName::Text => String::new(),
+            SourceName::Continuations => {
+                format!("continuations at temperatures {:?} of ", self.temperature)
+            }
+        };
+        format!("{source}{documents}{}", names.join(", "))
+    }
+}
+
+/// The windows to ask the heads about.
+fn windows(
+    args: &CalibrateArgs,
+    checkpoint: &Checkpoint,
+    encoder: &Encoder,
+    window: usize,
+    threads: usize,
+) -> Result<Vec<Window>> {
+    let share = match args.documents {
+        Documents::HeldOut => HELD_OUT_SHARE,
+        Documents::All => 0,
+    };
+    let corpus = Corpus::open(&args.text)?;
+    let texts = held_out(corpus, encoder, share, window, args.tokens)
+        .context("no text to calibrate on; --documents all takes every document")?;
+    let number = |document: usize| u32::try_from(document).unwrap_or(u32::MAX);
+    if args.source == SourceName::Text {
+        let of_text = texts.into_iter().map(|(document, tokens)| Window {
+            document: number(document),
+            tokens,
+            first: 0,
+        });
+        return Ok(of_text.collect());
+    }
+    let prompts: Vec<Vec<u32>> = texts
+        .iter()
+        .filter(|(_, tokens)| tokens.len() > args.prompt_tokens)
+        .map(|(_, tokens)| tokens[..args.prompt_tokens.max(1)].to_vec())
+        .collect();
+    anyhow::ensure!(
+        !prompts.is_empty(),
+        "no document has more than --prompt-tokens {} tokens",
+        args.prompt_tokens
+    );
+    let settings = SelfTextSettings {
+        temperatures: args.temperature.clone(),
+        longest: window,
+        seed: args.seed,
+    };
+    let bar = progress(prompts.len(), "the model continues the texts")?;
+    let observer = &mut |done| bar.set_position(done as u64);
+    let written = continuations(checkpoint, threads, &settings, prompts, observer)?;
+    bar.finish_and_clear();
+    let of_model = written
+        .into_iter()
+        .enumerate()
+        .map(|(index, written)| Window {
+            document: number(index),
+            // The row of the prompt's last token is the first that chose a token.
+            first: written.prompt_length - 1,
+            tokens: written.token_ids,
+        });
+    Ok(of_model.collect())
+}
+
+fn print(calibration: &Calibration, positions: usize) {
+    println!(
+        "{positions} positions; {} rule; {}",
+        calibration.rule, calibration.source
+    );
+    println!("layer  target  entropy up to   leaves here   agreement on other documents");
+    for head in &calibration.heads {
+        for threshold in &head.thresholds {
+            let nats = threshold
+                .nats
+                .map_or("off".into(), |nats| format!("{nats:.3} nats"));
+            let realised = threshold.realised.map_or(String::new(), |realised| {
+                format!(
+                    "{:>10.1} %   {:.3} ({:.3} to {:.3})",
+                    100.0 * realised.coverage,
+                    realised.agreement,
+                    realised.low,
+                    realised.high
+                )
+            });
+            println!(
+                "{:>5}  {:>6.2}  {nats:>13} {realised}",
+                head.layer, threshold.epsilon
+            );
+        }
+    }
+}
