@@ -3,6 +3,8 @@
 
 mod cost;
 mod generation;
+mod link;
+mod logprobs;
 mod output;
 mod request;
 mod scheduler;

@@ -1,13 +1,19 @@
 //! One running generation: what it computes next, and what a pass gave it.
 
+mod report;
+mod work;
+
+pub(super) use work::{End, Outcome, PassResult, Turn, Work, WorkKind};
+
 use super::{
-    GenerationKey, LinkKey,
-    output::{Output, Stop},
+    GenerationKey,
+    link::Link,
+    logprobs::token_logprobs,
+    output::Output,
     request::{Event, GenerateRequest},
 };
 use crate::{
     Error, Result,
-    drafters::LinkSender,
     session::{Next, RoundHints, VerifySession},
 };
 use dssd_common::{
@@ -15,73 +21,11 @@ use dssd_common::{
     sampling::{self, History, Sampler, Scratch},
     tokenizer::TextStream,
 };
-use dssd_proto::v1::{self, FinishReason, PlainReason};
-use std::{
-    net::SocketAddr,
-    time::{Duration, Instant},
-};
-use tokio_util::sync::{CancellationToken, DropGuard};
+use dssd_proto::v1::{self, PlainReason};
+use std::time::{Duration, Instant};
 
 /// Time in which a drafter must have processed what an Open tells it.
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// Rows of one generation in one pass.
-pub(super) struct Work {
-    /// Tokens of the rows, at positions from the end of the cache on.
-    pub(super) tokens: Vec<u32>,
-    pub(super) kind: WorkKind,
-}
-
-pub(super) enum WorkKind {
-    /// A part of the prompt that is not its end; no logits are needed.
-    Prefill,
-    /// The newest token alone, or with the end of the prompt before it. `None`: a prefill gave
-    /// the token, so it is no round.
-    Plain(Option<PlainReason>),
-    /// The newest token and a draft.
-    Verify(v1::Proposal),
-}
-
-impl Work {
-    /// Rows whose logits are needed; always the last ones.
-    pub(super) fn logits_rows(&self) -> usize {
-        match &self.kind {
-            WorkKind::Prefill => 0,
-            WorkKind::Plain(_) => 1,
-            WorkKind::Verify(proposal) => proposal.tokens.len() + 1,
-        }
-    }
-}
-
-/// What a generation can do now.
-pub(super) enum Turn {
-    Run(Work),
-    /// Sit out until this moment.
-    Wait(Duration),
-}
-
-/// A stream to a drafter.
-pub(super) struct Link {
-    pub(super) key: LinkKey,
-    /// Ends the stream's task when the link is dropped.
-    _end: DropGuard,
-    pub(super) address: Option<SocketAddr>,
-    pub(super) sender: Option<LinkSender>,
-    /// When the stream was opened, until its drafter was ready once.
-    pub(super) since: Option<Instant>,
-}
-
-impl Link {
-    pub(super) fn new(key: LinkKey, end: CancellationToken) -> Self {
-        Self {
-            key,
-            _end: end.drop_guard(),
-            address: None,
-            sender: None,
-            since: None,
-        }
-    }
-}
 
 pub(super) struct Generation {
     pub(super) key: GenerationKey,
@@ -96,14 +40,6 @@ pub(super) struct Generation {
     rounds: u32,
     passes: u64,
     verify_time: Duration,
-}
-
-/// What the scheduler knows at the end of a pass.
-pub(super) struct PassResult<'a> {
-    /// `[rows, vocabulary]`, of the rows that needed them.
-    pub(super) logits: &'a [f32],
-    pub(super) vocabulary: usize,
-    pub(super) seconds: Duration,
 }
 
 impl Generation {
@@ -252,42 +188,6 @@ impl Generation {
         Ok(stop.or_else(|| (self.remaining() == 0).then_some(End::Length)))
     }
 
-    fn account(&mut self, work: &Work, outcome: &Outcome, seconds: Duration) {
-        if matches!(work.kind, WorkKind::Plain(None)) {
-            return;
-        }
-        self.passes += 1;
-        self.verify_time += seconds;
-        if self.request.trace {
-            self.emit(Event::Round(self.trace(work, outcome)));
-        }
-        self.rounds += 1;
-    }
-
-    fn trace(&self, work: &Work, outcome: &Outcome) -> v1::RoundTrace {
-        let accepted = outcome.accepted.unwrap_or(0);
-        let nothing = v1::Proposal::default();
-        let (proposal, plain_reason) = match &work.kind {
-            WorkKind::Verify(proposal) => (proposal, PlainReason::Unspecified),
-            WorkKind::Plain(reason) => (&nothing, reason.unwrap_or_default()),
-            WorkKind::Prefill => (&nothing, PlainReason::Unspecified),
-        };
-        let traced = |(i, token): (usize, &v1::DraftedToken)| v1::TracedToken {
-            token_id: token.token_id,
-            exit_head: token.exit_head,
-            entropy: token.entropy,
-            accepted: i < accepted,
-        };
-        v1::RoundTrace {
-            round: self.rounds,
-            drafted: proposal.tokens.iter().enumerate().map(traced).collect(),
-            correction: outcome.committed.get(accepted).copied().unwrap_or_default(),
-            kv_position: (self.history.len() - 1) as u32,
-            stop_reason: proposal.stop_reason,
-            plain_reason: plain_reason.into(),
-        }
-    }
-
     /// Sends what may be sent now.
     pub(super) fn flush(&mut self) {
         if let Some(tokens) = self.output.take() {
@@ -305,103 +205,8 @@ impl Generation {
             .committed(&outcome.committed, outcome.accepted, hints)
     }
 
-    /// Sends everything that was held back, and the account.
-    pub(super) fn finish(&mut self, end: End) {
-        let (stop, reason) = match end {
-            End::Stop(stop) => (Some(stop), FinishReason::Stop),
-            End::Length => (None, FinishReason::Length),
-            End::Aborted => (None, FinishReason::Aborted),
-        };
-        let (tokens, stop) = match self.output.finish(stop) {
-            Ok(rest) => rest,
-            Err(error) => return self.emit(Event::Failed(error)),
-        };
-        if let Some(tokens) = tokens {
-            self.emit(Event::Tokens(tokens));
-        }
-        let reason = match (&stop, reason) {
-            (Some(_), FinishReason::Length) => FinishReason::Stop,
-            _ => reason,
-        };
-        let mut info = v1::FinishInfo {
-            finish_reason: reason.into(),
-            prompt_token_count: self.request.prompt.len() as u32,
-            generated_token_count: self.history.generated().len() as u32,
-            resumed_token_count: self.request.resumed.len() as u32,
-            stop_string: None,
-            stop_token_id: None,
-            lossy: false,
-            speculative_decoding: Some(self.speculative_decoding()),
-        };
-        match stop {
-            Some(Stop::String(string)) => info.stop_string = Some(string),
-            Some(Stop::Token(token)) => info.stop_token_id = Some(token),
-            None => {}
-        }
-        self.emit(Event::Finished(Box::new(info)));
-    }
-
-    fn speculative_decoding(&self) -> v1::SpeculativeDecoding {
-        let decoded = self.history.generated().len() - self.request.resumed.len();
-        let mut report = self.session.statistics().report();
-        // The first token came from the prefill, not from a decoding pass.
-        report.tokens_per_pass = match self.passes {
-            0 => 0.0,
-            passes => decoded.saturating_sub(1) as f64 / passes as f64,
-        };
-        report.verify_seconds = self.verify_time.as_secs_f64();
-        let speculation = self
-            .request
-            .draft
-            .as_ref()
-            .and_then(|draft| draft.open.speculation.as_ref());
-        report.policy = speculation.map_or_else(
-            || "off".to_owned(),
-            |speculation| speculation.policy.clone(),
-        );
-        report
-    }
-
     pub(super) fn emit(&self, event: Event) {
         // A closed channel is noticed at the next step.
         _ = self.request.events.send(event);
     }
-}
-
-/// What a pass did to a generation.
-#[derive(Default)]
-pub(super) struct Outcome {
-    pub(super) committed: Vec<u32>,
-    pub(super) accepted: Option<usize>,
-    pub(super) end: Option<End>,
-}
-
-/// Why a generation ends.
-pub(super) enum End {
-    Stop(Stop),
-    Length,
-    Aborted,
-}
-
-/// Log-probabilities as a client sees them.
-pub(super) fn token_logprobs(logits: &[f32], token: u32, top: usize) -> Result<v1::TokenLogprobs> {
-    let found = sampling::logprobs(logits, token, top)?;
-    let chosen = logits[token as usize];
-    let better =
-        |(id, &logit): (usize, &f32)| logit > chosen || (logit == chosen && (id as u32) < token);
-    let rank = 1 + logits
-        .iter()
-        .enumerate()
-        .filter(|&entry| better(entry))
-        .count();
-    let top = found.top.iter().map(|entry| v1::TopLogprob {
-        token_id: entry.id,
-        logprob: entry.logprob as f32,
-    });
-    Ok(v1::TokenLogprobs {
-        token_id: token,
-        logprob: found.chosen.logprob as f32,
-        rank: rank as u32,
-        top: top.collect(),
-    })
 }
