@@ -139,7 +139,7 @@ async fn what_does_not_fit_is_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_stream_too_many_is_refused_and_room_comes_back() {
-    let drafter = drafter_at("127.0.0.1:0", open_demo().0, |c| c.max_sequences = 1).await;
+    let drafter = drafter_at("127.0.0.1:0", open_demo().0, |c| c.serve.max_sequences = 1).await;
     let mut first = Probe::start(&drafter).await;
     let open = first.fitting_open().await;
     first.send(verifier_message::Message::Open(open)).await;

@@ -160,7 +160,7 @@ async fn a_shutdown_lets_running_generations_finish() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_drain_timeout_cuts_off_what_takes_longer() {
-    let verifier = verifier(|config| config.drain_timeout = Duration::from_millis(50)).await;
+    let verifier = verifier(|config| config.serve.drain_timeout = Duration::from_millis(50)).await;
     let mut client = client(&verifier).await;
     let mut stream = client
         .generate_stream(request(1000))

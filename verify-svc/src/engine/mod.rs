@@ -9,6 +9,7 @@ mod output;
 mod request;
 mod scheduler;
 mod scoring;
+mod work;
 
 pub use request::{DraftRequest, Event, EventSender, GenerateRequest, ScoreRequest, StopRules};
 

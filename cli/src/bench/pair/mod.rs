@@ -191,8 +191,8 @@ impl Pair {
         };
         let mut config = verify_svc::Config::for_model(subject.name.clone().into());
         config.drafts = vec![drafter.uri()?];
-        config.threads = Some(subject.kernels.threads());
-        config.dtype = subject.dtype;
+        config.serve.threads = Some(subject.kernels.threads());
+        config.serve.dtype = subject.dtype;
         let (checkpoint, text) = (Arc::clone(&subject.checkpoint), tokenizer.clone());
         let listener = pair::listener().await?;
         let verifier = Service::spawn(listener, async move |listener, shutdown| {
@@ -208,8 +208,8 @@ impl Pair {
 
 async fn drafter(subject: &Subject, tokenizer: Option<Arc<Tokenizer>>) -> anyhow::Result<Service> {
     let mut config = draft_svc::Config::for_model(subject.name.clone().into());
-    config.threads = Some(subject.kernels.threads());
-    config.dtype = subject.dtype;
+    config.serve.threads = Some(subject.kernels.threads());
+    config.serve.dtype = subject.dtype;
     let checkpoint = Arc::clone(&subject.checkpoint);
     Service::spawn(pair::listener().await?, async move |listener, shutdown| {
         Ok(draft_svc::run_with(config, checkpoint, tokenizer, listener, shutdown).await?)

@@ -1,9 +1,6 @@
 //! One running generation: what it computes next, and what a pass gave it.
 
 mod report;
-mod work;
-
-pub(super) use work::{End, Outcome, PassResult, Turn, Work, WorkKind};
 
 use super::{
     GenerationKey,
@@ -11,6 +8,7 @@ use super::{
     logprobs::token_logprobs,
     output::Output,
     request::{Event, GenerateRequest},
+    work::{End, Outcome, PassResult, Turn, Work, WorkKind},
 };
 use crate::{
     Error, Result,

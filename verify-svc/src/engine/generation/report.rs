@@ -1,7 +1,11 @@
 //! What a generation tells its client: rounds, the end, the account of its drafts.
 
-use super::{End, Generation, Outcome, Work, WorkKind};
-use crate::engine::{output::Stop, request::Event};
+use super::Generation;
+use crate::engine::{
+    output::Stop,
+    request::Event,
+    work::{End, Outcome, Work, WorkKind},
+};
 use dssd_proto::v1::{self, FinishReason, PlainReason};
 use std::time::Duration;
 

@@ -6,11 +6,8 @@ mod links;
 mod step;
 
 use super::{
-    Command, EngineHandle, EngineParts,
-    cost::StepCost,
-    generation::{End, Generation},
-    request::Event,
-    scoring::Scoring,
+    Command, EngineHandle, EngineParts, cost::StepCost, generation::Generation, request::Event,
+    scoring::Scoring, work::End,
 };
 use crate::Error;
 use dssd_common::sampling::Scratch;

@@ -4,8 +4,8 @@ use super::{Scheduler, Wake};
 use crate::{
     Error, Result,
     engine::{
-        generation::{End, PassResult, Turn, Work, WorkKind},
         request::Event,
+        work::{End, PassResult, Turn, Work, WorkKind},
     },
     session::RoundHints,
 };

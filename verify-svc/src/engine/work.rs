@@ -1,17 +1,17 @@
 //! What a generation asks of a pass, and what the pass gives it.
 
-use crate::engine::output::Stop;
+use super::output::Stop;
 use dssd_proto::v1::{self, PlainReason};
 use std::time::Duration;
 
 /// Rows of one generation in one pass.
-pub(in crate::engine) struct Work {
+pub(super) struct Work {
     /// Tokens of the rows, at positions from the end of the cache on.
-    pub(in crate::engine) tokens: Vec<u32>,
-    pub(in crate::engine) kind: WorkKind,
+    pub(super) tokens: Vec<u32>,
+    pub(super) kind: WorkKind,
 }
 
-pub(in crate::engine) enum WorkKind {
+pub(super) enum WorkKind {
     /// A part of the prompt that is not its end; no logits are needed.
     Prefill,
     /// The newest token alone, or with the end of the prompt before it. `None`: a prefill gave
@@ -23,7 +23,7 @@ pub(in crate::engine) enum WorkKind {
 
 impl Work {
     /// Rows whose logits are needed; always the last ones.
-    pub(in crate::engine) fn logits_rows(&self) -> usize {
+    pub(super) fn logits_rows(&self) -> usize {
         match &self.kind {
             WorkKind::Prefill => 0,
             WorkKind::Plain(_) => 1,
@@ -33,30 +33,30 @@ impl Work {
 }
 
 /// What a generation can do now.
-pub(in crate::engine) enum Turn {
+pub(super) enum Turn {
     Run(Work),
     /// Sit out until this moment.
     Wait(Duration),
 }
 
 /// What the scheduler knows at the end of a pass.
-pub(in crate::engine) struct PassResult<'a> {
+pub(super) struct PassResult<'a> {
     /// `[rows, vocabulary]`, of the rows that needed them.
-    pub(in crate::engine) logits: &'a [f32],
-    pub(in crate::engine) vocabulary: usize,
-    pub(in crate::engine) seconds: Duration,
+    pub(super) logits: &'a [f32],
+    pub(super) vocabulary: usize,
+    pub(super) seconds: Duration,
 }
 
 /// What a pass did to a generation.
 #[derive(Default)]
-pub(in crate::engine) struct Outcome {
-    pub(in crate::engine) committed: Vec<u32>,
-    pub(in crate::engine) accepted: Option<usize>,
-    pub(in crate::engine) end: Option<End>,
+pub(super) struct Outcome {
+    pub(super) committed: Vec<u32>,
+    pub(super) accepted: Option<usize>,
+    pub(super) end: Option<End>,
 }
 
 /// Why a generation ends.
-pub(in crate::engine) enum End {
+pub(super) enum End {
     Stop(Stop),
     Length,
     Aborted,
