@@ -13,6 +13,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// Commands between two steps, so that a verifier that sends without end delays no draft of others.
+const COMMANDS_PER_STEP: usize = 1024;
+
 pub(super) struct Scheduler {
     parts: EngineParts,
     sequences: Vec<Sequence>,
@@ -47,7 +50,7 @@ impl Scheduler {
             }
             if !first
                 .into_iter()
-                .chain(inbox.try_iter())
+                .chain(inbox.try_iter().take(COMMANDS_PER_STEP))
                 .all(|command| self.handle(command))
             {
                 break;
@@ -75,7 +78,7 @@ impl Scheduler {
         match command {
             Command::Shutdown => return false,
             Command::Open(key, outbox) => self.open(key, outbox),
-            Command::Message(key, message) => {
+            Command::Message(key, message, _permit) => {
                 if let Some(index) = self.find(key) {
                     self.on_message(index, *message);
                 }

@@ -83,11 +83,14 @@ impl Generation {
         request.prompt.len() + request.max_new_tokens
     }
 
-    /// Whether its drafter has had more than enough time to process the prompt.
-    pub(super) fn waits_for_ready(&self, now: Instant) -> bool {
+    /// Why its drafter is not worth waiting for any more, if so.
+    pub(super) fn gives_drafter_up(&self, now: Instant) -> Option<&'static str> {
         let since = self.link.as_ref().and_then(|link| link.since);
         let overdue = since.is_some_and(|since| now.duration_since(since) > READY_TIMEOUT);
-        overdue && !self.session.is_ready()
+        if overdue && !self.session.is_ready() {
+            return Some("is not ready to draft in time");
+        }
+        self.session.is_silent().then_some("sends no proposals")
     }
 
     pub(super) fn remaining(&self) -> usize {

@@ -86,10 +86,8 @@ impl Scheduler {
             } else if expired(request.deadline) {
                 self.remove(index)
                     .emit(Event::Failed(Error::DeadlineExceeded));
-            } else if self.generations[index].waits_for_ready(now) {
-                self.exclude(index, "is not ready to draft in time");
-                self.generations[index].session.on_lost();
-                self.attach(index);
+            } else if let Some(reason) = self.generations[index].gives_drafter_up(now) {
+                self.replace_drafter(index, reason);
             }
         }
         for index in (0..self.scorings.len()).rev() {

@@ -2,11 +2,11 @@
 
 use super::Scheduler;
 use crate::{
-    drafters::LinkEvent,
+    drafters::{Drafters, LinkEvent},
     engine::{LinkKey, generation::Generation, link::Link},
 };
 use dssd_proto::v1;
-use std::time::Instant;
+use std::{net::SocketAddr, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 impl Scheduler {
@@ -67,8 +67,7 @@ impl Scheduler {
                     }
                 }
                 Err(nonsense) => {
-                    self.exclude(index, &nonsense.to_string());
-                    self.attach(index);
+                    self.replace_drafter(index, &nonsense.to_string());
                 }
             },
             LinkEvent::Lost => {
@@ -82,14 +81,25 @@ impl Scheduler {
         }
     }
 
-    /// Leaves the drafter of a generation out for a while.
-    pub(super) fn exclude(&self, index: usize, reason: &str) {
-        let link = self.generations[index].link.as_ref();
-        if let (Some(drafters), Some(address)) =
-            (&self.parts.drafters, link.and_then(|link| link.address))
-        {
+    /// Leaves the drafter of a generation out for a while, and asks for another one.
+    pub(super) fn replace_drafter(&mut self, index: usize, reason: &str) {
+        if let Some((drafters, address)) = self.drafter_of(index) {
             drafters.exclude(address, reason);
         }
+        self.generations[index].session.on_lost();
+        self.attach(index);
+    }
+
+    /// The drafter of a generation was right about a token.
+    pub(super) fn praise(&self, index: usize) {
+        if let Some((drafters, address)) = self.drafter_of(index) {
+            drafters.accepted(address);
+        }
+    }
+
+    fn drafter_of(&self, index: usize) -> Option<(&Drafters, SocketAddr)> {
+        let address = self.generations[index].link.as_ref()?.address?;
+        Some((self.parts.drafters.as_ref()?, address))
     }
 
     /// Sends a message to the drafter; one that takes none is lost.

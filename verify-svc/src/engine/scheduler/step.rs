@@ -184,6 +184,9 @@ impl Scheduler {
             Ok(outcome) => outcome,
             Err(error) => return Some(Err(error)),
         };
+        if outcome.accepted.is_some_and(|accepted| accepted > 0) {
+            self.praise(index);
+        }
         let hints = self.hints(index);
         let generation = &mut self.generations[index];
         let message = generation.commit(&outcome, &hints);
