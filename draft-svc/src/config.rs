@@ -4,7 +4,7 @@ use crate::{Error, Result};
 use clap::Parser;
 use dssd_common::{
     policy::PolicySpec,
-    serve::{ServeArgs, default_settings},
+    serve::{ServeArgs, default_settings, or_else},
 };
 use std::path::PathBuf;
 
@@ -17,10 +17,10 @@ use std::path::PathBuf;
 #[command(
     name = "draft-svc",
     version,
-    mut_arg("listen", |arg| arg.default_value("127.0.0.1:50052")),
-    mut_arg("max_sequences", |arg| arg.default_value("64")),
-    mut_arg("max_draft_tokens", |arg| arg.default_value("16")),
-    mut_arg("drain_timeout", |arg| arg.default_value("5"))
+    mut_arg("listen", |arg| or_else(arg, "127.0.0.1:50052")),
+    mut_arg("max_sequences", |arg| or_else(arg, "64")),
+    mut_arg("max_draft_tokens", |arg| or_else(arg, "16")),
+    mut_arg("drain_timeout", |arg| or_else(arg, "5"))
 )]
 pub struct Config {
     /// What every service has.

@@ -4,7 +4,7 @@ use crate::{Error, Result};
 use clap::Parser;
 use dssd_common::{
     policy::PolicySpec,
-    serve::{ServeArgs, check_positive, default_settings},
+    serve::{ServeArgs, check_positive, default_settings, or_else},
 };
 use std::path::PathBuf;
 use tonic::transport::Uri;
@@ -16,10 +16,10 @@ use tonic::transport::Uri;
 #[command(
     name = "verify-svc",
     version,
-    mut_arg("listen", |arg| arg.default_value("127.0.0.1:50051")),
-    mut_arg("max_sequences", |arg| arg.default_value("32")),
-    mut_arg("max_draft_tokens", |arg| arg.default_value("8")),
-    mut_arg("drain_timeout", |arg| arg.default_value("25"))
+    mut_arg("listen", |arg| or_else(arg, "127.0.0.1:50051")),
+    mut_arg("max_sequences", |arg| or_else(arg, "32")),
+    mut_arg("max_draft_tokens", |arg| or_else(arg, "8")),
+    mut_arg("drain_timeout", |arg| or_else(arg, "25"))
 )]
 pub struct Config {
     /// What every service has.

@@ -5,7 +5,7 @@ use crate::{
     Error, Result,
     policy::{DEFAULT_POLICY, PolicySpec},
 };
-use clap::{Args, CommandFactory, FromArgMatches, builder::Resettable};
+use clap::{Arg, Args, CommandFactory, FromArgMatches, builder::Resettable};
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 // No doc comment here: clap would show it as the description of a service.
@@ -90,6 +90,11 @@ impl ServeArgs {
             band_ends,
         }
     }
+}
+
+/// Gives a flag of [`ServeArgs`] the default that a service has for it.
+pub fn or_else(arg: Arg, default: &'static str) -> Arg {
+    arg.default_value(default).required(false)
 }
 
 /// Refuses 0 as the value of `flag`.

@@ -10,7 +10,7 @@ mod model;
 mod process;
 mod settings;
 
-pub use args::{ServeArgs, check_positive, default_settings};
+pub use args::{ServeArgs, check_positive, default_settings, or_else};
 pub use grpc::{Front, Health, MAX_MESSAGE_BYTES};
 pub use life::{Engine, Service, cancelled_on_signal, listen};
 pub use logging::{init_logging, warn_unknown_variables};
