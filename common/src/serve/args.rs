@@ -71,12 +71,7 @@ impl ServeArgs {
         check_positive("--max-step-rows", self.max_step_rows)?;
         check_positive("--max-draft-tokens", self.max_draft_tokens as usize)?;
         check_positive("--threads", self.threads.unwrap_or(1))?;
-        self.policy
-            .parse()
-            .map_err(|error: Error| Error::InvalidParameter {
-                field: "--policy",
-                reason: error.to_string(),
-            })
+        self.policy.parse()
     }
 
     /// How the model is held, cut into bands at `band_ends`.
