@@ -1,6 +1,7 @@
 //! `dssd demo`: the pair at work, on loopback ports of this process.
 
 use crate::{
+    bench::timing::{median, median_ratio},
     client::{Client, Generated, Update},
     pair::{self, Model},
     request::{RequestArgs, speculation},
@@ -50,7 +51,8 @@ struct Report {
     #[serde(flatten)]
     summary: Summary,
     plain_tokens_per_second: f64,
-    speedup: f64,
+    /// None if a single message had all tokens, so that there was no rate to measure.
+    speedup: Option<f64>,
     identical_to_plain: bool,
 }
 
@@ -139,7 +141,7 @@ impl Demo {
     async fn compare(&mut self, told: Generated) -> Result<Report> {
         let mut plain_request = self.request.clone();
         plain_request.speculation = Some(speculation(Some(PolicySpec::Off)));
-        let (mut rates, mut plain_rates, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut rates, mut plain_rates) = (Vec::new(), Vec::new());
         let mut identical = true;
         let begun = Instant::now();
         while rates.is_empty() || (rates.len() < REPEATS && begun.elapsed() < REPEAT_TIME) {
@@ -151,19 +153,16 @@ impl Demo {
                 .client
                 .generate(plain_request.clone(), &mut |_| ())
                 .await?;
-            identical &= [&told, &quick]
-                .iter()
-                .all(|run| run.token_ids == plain.token_ids && run.text == plain.text);
+            identical &= told.has_answer_of(&plain) && quick.has_answer_of(&plain);
             rates.push(quick.tokens_per_second);
             plain_rates.push(plain.tokens_per_second);
-            ratios.push(quick.tokens_per_second / plain.tokens_per_second);
         }
         let mut summary = Summary::from(told);
-        summary.tokens_per_second = median(rates);
+        summary.tokens_per_second = median(&rates);
         Ok(Report {
             summary,
-            plain_tokens_per_second: median(plain_rates),
-            speedup: median(ratios),
+            plain_tokens_per_second: median(&plain_rates),
+            speedup: Some(median_ratio(&rates, &plain_rates)).filter(|ratio| ratio.is_finite()),
             identical_to_plain: identical,
         })
     }
@@ -188,12 +187,6 @@ impl Story {
     }
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
-    values.retain(|value| value.is_finite());
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(0.0)
-}
-
 fn print_report(report: &Report) {
     let Report { summary, .. } = report;
     let colour = terminal::has_colour();
@@ -205,23 +198,27 @@ fn print_report(report: &Report) {
         );
     }
     println!("policy       {}", summary.policy);
-    println!("speculated   {:.0} tokens/s", summary.tokens_per_second);
     println!(
         "plain        {:.0} tokens/s",
         report.plain_tokens_per_second
     );
-    println!("speed-up     {:.2}", report.speedup);
-    println!(
-        "accepted     {:.0} % of drafted tokens, {:.2} tokens per verified draft",
-        100.0 * summary.draft_acceptance_rate,
-        summary.mean_acceptance_length
-    );
-    println!(
-        "identical    {}",
-        if report.identical_to_plain {
-            "yes"
-        } else {
-            "NO"
+    if summary.policy != "off" {
+        println!("speculated   {:.0} tokens/s", summary.tokens_per_second);
+        if let Some(speedup) = report.speedup {
+            println!("speed-up     {speedup:.2}");
         }
-    );
+        match summary.lack_of_drafts() {
+            Some(reasons) => println!("accepted     nothing, for lack of drafts: {reasons}"),
+            None => println!(
+                "accepted     {:.0} % of drafted tokens, {:.2} tokens per verified draft",
+                100.0 * summary.draft_acceptance_rate,
+                summary.mean_acceptance_length
+            ),
+        }
+    }
+    let verdict = match report.identical_to_plain {
+        true => "yes",
+        false => "NO",
+    };
+    println!("identical    {verdict}");
 }

@@ -8,7 +8,7 @@ use crate::{
 };
 use anyhow::Result;
 use clap::Args;
-use std::io::Write as _;
+use std::{io::Write as _, time::Duration};
 use tonic::transport::Uri;
 
 /// Generate text on a running verify-svc
@@ -21,17 +21,42 @@ pub(crate) struct GenerateArgs {
         long = "endpoint",
         value_name = "URL",
         default_value = "http://127.0.0.1:50051",
-        num_args = 1
+        num_args = 1,
+        value_parser = endpoint
     )]
     endpoints: Vec<Uri>,
     /// What to continue
     prompt: String,
     #[command(flatten)]
     request: RequestArgs,
+    /// Give up after so many seconds, all attempts included
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    deadline: Option<Duration>,
     /// Print one JSON object instead of text
     #[arg(long)]
     json: bool,
 }
+
+/// The address of a server.
+pub(crate) fn endpoint(text: &str) -> Result<Uri, String> {
+    let uri: Uri = text.parse().map_err(|_| MUST_BE_HTTP)?;
+    match (uri.scheme_str(), uri.authority()) {
+        (Some("http"), Some(_)) => Ok(uri),
+        _ => Err(MUST_BE_HTTP.to_owned()),
+    }
+}
+
+const MUST_BE_HTTP: &str = "must be http://HOST:PORT";
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
+    let time = Duration::try_from_secs_f64(seconds).ok();
+    time.filter(|time| !time.is_zero() && *time <= LONGEST)
+        .ok_or_else(|| format!("must be above 0, and at most {}", LONGEST.as_secs()))
+}
+
+/// The longest time that can be asked for: a year.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// Runs the command.
 pub(crate) async fn run(args: GenerateArgs) -> Result<bool> {
@@ -49,6 +74,7 @@ pub(crate) async fn run(args: GenerateArgs) -> Result<bool> {
         _ => {}
     };
     let generated = Client::new(&args.endpoints)
+        .within(args.deadline)
         .generate(request, &mut watch)
         .await?;
     let summary = Summary::from(generated);
@@ -64,5 +90,8 @@ pub(crate) async fn run(args: GenerateArgs) -> Result<bool> {
         100.0 * summary.draft_acceptance_rate,
         summary.finish_reason,
     );
+    if let Some(reasons) = summary.lack_of_drafts() {
+        eprintln!("no draft was verified: {reasons}");
+    }
     Ok(true)
 }

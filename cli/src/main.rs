@@ -16,7 +16,9 @@ use clap::{Parser, Subcommand};
 use dssd_common::serve::{LogFormat, init_logging};
 use std::process::ExitCode;
 
-/// Lossless self-speculative decoding: a demo, a client, and the check that nothing is lost.
+/// Lossless self-speculative decoding: a demo, a client, and the check that nothing is lost
+///
+/// Example: dssd demo
 #[derive(Parser)]
 #[command(name = "dssd", version)]
 struct Arguments {
@@ -54,8 +56,33 @@ async fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", in_words(&error));
             ExitCode::FAILURE
         }
+    }
+}
+
+/// An error with its causes, but for those that the words before say already.
+fn in_words(error: &anyhow::Error) -> String {
+    let mut words = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !words.contains(&cause) {
+            words = format!("{words}: {cause}");
+        }
+    }
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::in_words;
+    use anyhow::{Context as _, anyhow};
+
+    #[test]
+    fn an_error_tells_each_cause_once() {
+        let error = Err::<(), _>(anyhow!("gone"))
+            .context("x: gone")
+            .context("y");
+        assert_eq!(in_words(&error.unwrap_err()), "y: x: gone");
     }
 }

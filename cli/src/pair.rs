@@ -1,6 +1,6 @@
 //! Both services in this process, on loopback ports, through real gRPC.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use dssd_common::{
     checkpoint::{Checkpoint, demo},
     tokenizer::Tokenizer,
@@ -9,7 +9,7 @@ use dssd_proto::v1::drafting_server::{Drafting, DraftingServer};
 use std::{
     future::Future,
     net::{Ipv4Addr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 use tokio::{net::TcpListener, task::JoinHandle};
@@ -33,11 +33,23 @@ impl Model {
             None => demo::folder()?,
         };
         Ok(Self {
-            checkpoint: Arc::new(Checkpoint::open(&folder)?),
+            checkpoint: Arc::new(checkpoint(&folder)?),
             tokenizer: Tokenizer::open(&folder)?.map(Arc::new),
             folder,
         })
     }
+}
+
+/// The checkpoint of a folder that a person named.
+pub(crate) fn checkpoint(folder: &Path) -> Result<Checkpoint> {
+    if !folder.is_dir() {
+        bail!(
+            "{}: no such folder; a Hugging Face folder is wanted, with config.json, \
+             model.safetensors and tokenizer.json",
+            folder.display()
+        );
+    }
+    Ok(Checkpoint::open(folder)?)
 }
 
 /// A service that runs in this process until it is stopped.

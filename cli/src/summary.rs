@@ -1,6 +1,7 @@
 //! What a generation reports, for people and for programs.
 
 use crate::client::Generated;
+use dssd_proto::v1::{PlainRoundCount, TokenLogprobs};
 use serde::Serialize;
 
 /// The keys that `demo` and `generate` share; rates in tokens per second.
@@ -18,6 +19,74 @@ pub(crate) struct Summary {
     pub(crate) finish_reason: &'static str,
     pub(crate) seed: u64,
     pub(crate) resumed: u32,
+    /// Absent unless they were asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    logprobs: Vec<Logprobs>,
+    /// Rounds without a draft, by reason.
+    plain_rounds: Vec<PlainRounds>,
+}
+
+/// Log-probability of a token, in nats, with the most likely ones beside it.
+#[derive(Serialize)]
+struct Logprobs {
+    token_id: u32,
+    logprob: f32,
+    /// 1 is the most likely.
+    rank: u32,
+    top: Vec<Likely>,
+}
+
+#[derive(Serialize)]
+struct Likely {
+    token_id: u32,
+    logprob: f32,
+}
+
+#[derive(Serialize)]
+struct PlainRounds {
+    reason: &'static str,
+    count: u64,
+}
+
+impl Summary {
+    /// Why no draft was verified, if drafts were wanted: the reasons of the plain rounds.
+    pub(crate) fn lack_of_drafts(&self) -> Option<String> {
+        if self.num_drafts > 0 || self.policy == "off" {
+            return None;
+        }
+        let rounds = self.plain_rounds.iter();
+        let reasons: Vec<String> = rounds
+            .map(|rounds| format!("{} in {} rounds", rounds.reason, rounds.count))
+            .collect();
+        Some(reasons.join(", "))
+    }
+}
+
+impl From<TokenLogprobs> for Logprobs {
+    fn from(entry: TokenLogprobs) -> Self {
+        let top = entry.top.into_iter();
+        Self {
+            token_id: entry.token_id,
+            logprob: entry.logprob,
+            rank: entry.rank,
+            top: top
+                .map(|top| Likely {
+                    token_id: top.token_id,
+                    logprob: top.logprob,
+                })
+                .collect(),
+        }
+    }
+}
+
+impl From<&PlainRoundCount> for PlainRounds {
+    fn from(rounds: &PlainRoundCount) -> Self {
+        let name = rounds.reason().as_str_name();
+        Self {
+            reason: name.strip_prefix("PLAIN_REASON_").unwrap_or(name),
+            count: rounds.count,
+        }
+    }
 }
 
 impl From<Generated> for Summary {
@@ -31,7 +100,7 @@ impl From<Generated> for Summary {
         Self {
             text: generated.text,
             token_ids: generated.token_ids,
-            policy: speculation.policy,
+            policy: speculation.policy.clone(),
             tokens_per_second: generated.tokens_per_second,
             num_drafts: speculation.num_drafts,
             num_draft_tokens: speculation.num_draft_tokens,
@@ -41,6 +110,8 @@ impl From<Generated> for Summary {
             finish_reason,
             seed,
             resumed: generated.resumed,
+            logprobs: generated.logprobs.into_iter().map(Into::into).collect(),
+            plain_rounds: speculation.plain_rounds.iter().map(Into::into).collect(),
         }
     }
 }

@@ -79,6 +79,7 @@ fn kernels_reports_every_type_and_size() {
 fn pair_measures_the_demo_model_with_its_own_drafter() {
     let report = report("bench pair --policy fixed:0:2 --rounds 1 --max-new-tokens 24 --json");
     assert_positive(&report, &["plain_tokens_per_second", "round_trip_seconds"]);
+    assert_eq!(report["shape"], "demo");
     let policies = list(&report, "policies");
     assert_eq!(policies.len(), 1);
     assert_eq!(policies[0]["policy"], "fixed:0:2");

@@ -74,6 +74,53 @@ fn a_seed_repeats_a_sampled_story() {
 }
 
 #[test]
+fn every_sampling_flag_reaches_the_server() {
+    let out_of_range = [
+        ("--repetition-penalty", "0", "repetition_penalty"),
+        ("--presence-penalty", "-3", "presence_penalty"),
+        ("--frequency-penalty", "3", "frequency_penalty"),
+        ("--logit-bias", "999999:1", "logit_bias"),
+        ("--temperature", "-1", "temperature"),
+        ("--top-p", "2", "top_p"),
+        ("--min-p", "2", "min_p"),
+        ("--min-new-tokens", "200", "min_new_tokens"),
+        ("--stop-token-id", "999999", "stop_token_ids"),
+        ("--stop-string", "", "stop_strings"),
+        ("--max-draft-tokens", "1000", "max_draft_tokens"),
+    ];
+    for (flag, value, field) in out_of_range {
+        let output = dssd(&["demo", flag, value]);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{flag}: {error}");
+        assert!(error.contains(field), "{flag}: {error}");
+    }
+}
+
+#[test]
+fn flags_change_the_story_as_they_say() {
+    let run = |arguments: &str| {
+        let arguments = format!("demo --json --max-new-tokens 16 {arguments}");
+        json(&dssd(&arguments.split(' ').collect::<Vec<_>>()))
+    };
+    let plain = run("--logprobs 2");
+    let ids = plain["token_ids"].as_array().unwrap();
+    let logprobs = plain["logprobs"].as_array().unwrap();
+    assert_eq!(logprobs.len(), ids.len());
+    for (entry, id) in logprobs.iter().zip(ids) {
+        assert_eq!((&entry["token_id"], &entry["rank"]), (id, &1.into()));
+        assert_eq!(entry["top"].as_array().unwrap().len(), 2);
+        assert_eq!(&entry["top"][0]["token_id"], id);
+    }
+    let biased = run(&format!("--logit-bias {}:-100", ids[0]));
+    assert_ne!(biased["token_ids"][0], ids[0]);
+    assert_eq!(biased["logprobs"], Value::Null);
+    let stopped = run(&format!("--stop-token-id {}", ids[4]));
+    assert_eq!(stopped["finish_reason"], "STOP");
+    let at = ids.iter().position(|id| *id == ids[4]).unwrap();
+    assert_eq!(stopped["token_ids"].as_array().unwrap().len(), at + 1);
+}
+
+#[test]
 fn a_quick_check_passes_on_the_demo_model() {
     let output = dssd(&[
         "check",
@@ -130,17 +177,60 @@ fn a_check_that_proves_nothing_fails() {
 
 #[test]
 fn wrong_usage_ends_with_2_and_failed_work_with_1() {
-    let wrong: [&[&str]; 5] = [
+    let wrong: [&[&str]; 10] = [
         &["check"],
         &["check", "--local", "--endpoint", "http://127.0.0.1:1"],
         &["demo", "--policy", "guess"],
         &["demo", "--plain", "--policy", "fixed:0:2"],
         &["generate"],
+        &["generate", "--endpoint", "127.0.0.1:1", "x"],
+        &["generate", "--logit-bias", "13=1", "x"],
+        &["generate", "--deadline", "-1", "x"],
+        &["generate", "--logprobs", "2", "x"],
+        &["check", "--local", "--max-new-tokens", "0"],
     ];
     for arguments in wrong {
         assert_eq!(dssd(arguments).status.code(), Some(2), "{arguments:?}");
     }
-    let output = dssd(&["demo", "--model", "no/such/folder"]);
-    assert_eq!(output.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("no/such/folder"));
+    let error = |arguments: &[&str]| {
+        let output = dssd(arguments);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    for command in ["demo", "check --local", "bench pair", "bench decode"] {
+        let arguments = format!("{command} --model no/such/folder");
+        let message = error(&arguments.split(' ').collect::<Vec<_>>());
+        assert!(
+            message.contains("no/such/folder: no such folder"),
+            "{message}"
+        );
+    }
+    let message = error(&["check", "--local", "--prompts", "no/such/file"]);
+    assert!(message.contains("no/such/file"), "{message}");
+    let url = "http://127.0.0.1:1";
+    let message = error(&["generate", "--endpoint", url, "x"]);
+    assert!(
+        message.contains(url) && message.contains("refused"),
+        "{message}"
+    );
+}
+
+#[test]
+fn every_command_has_help_with_an_example() {
+    let commands = [
+        "",
+        "demo",
+        "generate",
+        "check",
+        "bench kernels",
+        "bench decode",
+        "bench pair",
+    ];
+    for command in commands {
+        let arguments = command.split_whitespace().chain(["--help"]);
+        let output = dssd(&arguments.collect::<Vec<_>>());
+        assert!(output.status.success(), "{command}");
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(text.contains("Example: dssd"), "{command}: {text}");
+    }
 }

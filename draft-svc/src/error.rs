@@ -1,6 +1,7 @@
 //! The one error type of this crate, and its one mapping to gRPC.
 
 use crate::session::Refusal;
+use dssd_common::serve::ServiceError;
 use std::time::Duration;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
@@ -40,9 +41,8 @@ pub enum Error {
     Common(#[from] dssd_common::Error),
 }
 
-impl Error {
-    /// Whether the one who started the process gave settings that cannot work.
-    pub fn is_usage(&self) -> bool {
+impl ServiceError for Error {
+    fn is_usage(&self) -> bool {
         use dssd_common::Error::InvalidParameter;
         matches!(
             self,

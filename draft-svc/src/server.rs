@@ -8,9 +8,15 @@ use dssd_proto::v1::{
     DrafterMessage, GetDrafterInfoRequest, GetDrafterInfoResponse, VerifierMessage,
     drafting_server::Drafting,
 };
-use futures::{StreamExt as _, stream::BoxStream};
-use std::sync::atomic::{AtomicU64, Ordering};
-use tokio::sync::mpsc;
+use futures::{Stream, StreamExt as _, stream::BoxStream};
+use std::{
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
@@ -18,6 +24,10 @@ use tonic::{Request, Response, Status, Streaming};
 /// Messages that a verifier may leave unread before its stream is given up. It asks for one
 /// proposal at a time, so even a few say that it has stalled.
 const OUTBOX: usize = 16;
+
+/// Messages of one stream that may wait for the engine; further ones stay with the verifier, held
+/// back by flow control. An honest verifier has a few under way.
+const INBOX: usize = 64;
 
 /// The Drafting service.
 pub(crate) struct Server {
@@ -77,10 +87,45 @@ impl Drafting for Server {
 }
 
 /// Hands the verifier's messages to the engine, until it half-closes or is gone.
-async fn forward(engine: EngineHandle, key: StreamKey, mut inbound: Streaming<VerifierMessage>) {
-    while let Ok(Some(message)) = inbound.message().await {
-        if !engine.send(Command::Message(key, Box::new(message))) {
+async fn forward(
+    engine: EngineHandle,
+    key: StreamKey,
+    inbound: impl Stream<Item = Result<VerifierMessage, Status>>,
+) {
+    let room = Arc::new(Semaphore::new(INBOX));
+    let mut inbound = pin!(inbound);
+    // The semaphore is never closed.
+    while let Ok(permit) = Arc::clone(&room).acquire_owned().await {
+        let Some(Ok(message)) = inbound.next().await else {
+            return;
+        };
+        if !engine.send(Command::Message(key, Box::new(message), permit)) {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+
+    #[tokio::test]
+    async fn a_flood_is_held_back_until_the_engine_has_room() {
+        let (engine, queue) = EngineHandle::detached();
+        let taken = Cell::new(0);
+        let flood = futures::stream::repeat_with(|| {
+            taken.set(taken.get() + 1);
+            Ok(VerifierMessage::default())
+        });
+        let mut forwarding = pin!(forward(engine, StreamKey(1), flood));
+        assert!(futures::poll!(&mut forwarding).is_pending());
+        assert_eq!(taken.get(), INBOX);
+        assert!(futures::poll!(&mut forwarding).is_pending());
+        assert_eq!(taken.get(), INBOX, "nothing more while the queue is full");
+        drop(queue.recv().unwrap());
+        assert!(futures::poll!(&mut forwarding).is_pending());
+        assert_eq!(taken.get(), INBOX + 1, "one was handled, so one more came");
+        assert_eq!(queue.try_iter().count(), INBOX);
     }
 }

@@ -10,7 +10,7 @@ use dssd_common::{
     checkpoint::Checkpoint,
     exit::{self, ExitHeads},
     policy::PolicySpec,
-    serve::{Engine, Front, MAX_MESSAGE_BYTES, ModelSettings, Service, open_model},
+    serve::{Engine, Front, MAX_MESSAGE_BYTES, Service, load_blocking, open_model},
     tokenizer::Tokenizer,
 };
 use dssd_proto::{
@@ -18,7 +18,7 @@ use dssd_proto::{
     v1::{GetDrafterInfoResponse, drafting_server::DraftingServer},
 };
 use std::sync::Arc;
-use tokio::{net::TcpListener, task::spawn_blocking};
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 /// Untrained exits where nothing is said.
@@ -29,12 +29,12 @@ const DEFAULT_EXITS: usize = 4;
 /// # Errors
 /// If a setting or the model is unfit, or the server fails.
 pub async fn run(config: Config, listener: TcpListener, shutdown: CancellationToken) -> Result<()> {
-    let dir = config.model.clone();
-    let (checkpoint, tokenizer) = blocking(move || Ok(open_model(dir.as_deref())?)).await?;
+    let dir = config.serve.model.clone();
+    let (checkpoint, tokenizer) = load_blocking(move || open_model(dir.as_deref())).await?;
     run_with(config, checkpoint, tokenizer, listener, shutdown).await
 }
 
-/// Serves a checkpoint that is in memory; `config.model` is not read.
+/// Serves a checkpoint that is in memory; `config.serve.model` is not read.
 ///
 /// # Errors
 /// As [`run`].
@@ -45,8 +45,8 @@ pub async fn run_with(
     listener: TcpListener,
     shutdown: CancellationToken,
 ) -> Result<()> {
-    let (drain_timeout, reflection) = (config.drain_timeout, config.reflection);
-    let parts = blocking(move || load(&config, &checkpoint, tokenizer.as_deref())).await?;
+    let (drain_timeout, reflection) = (config.serve.drain_timeout, config.serve.reflection);
+    let parts = load_blocking(move || load(&config, &checkpoint, tokenizer.as_deref())).await?;
     let info = describe(&parts);
     let front = Front::new::<DraftingServer<Server>>(reflection, FILE_DESCRIPTOR_SET).await?;
     let (engine, thread) = EngineHandle::start(parts)?;
@@ -73,14 +73,6 @@ impl Engine for EngineHandle {
     }
 }
 
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
-    spawn_blocking(work)
-        .await
-        .map_err(|error| Error::Config(format!("loading the model: {error}")))?
-}
-
 fn load(
     config: &Config,
     checkpoint: &Checkpoint,
@@ -92,17 +84,12 @@ fn load(
         Some(heads) => heads.heads.iter().map(|head| head.layer).collect(),
         None => untrained_exits(config, checkpoint),
     };
-    let settings = ModelSettings {
-        threads: config.threads,
-        dtype: config.dtype,
-        kv_memory: config.kv_memory,
-        max_sequences: config.max_sequences,
-        max_context: config.max_context,
-        band_ends,
-    };
+    let settings = config.serve.model_settings(band_ends);
     let mut model = settings.load(checkpoint)?;
     if let Some(heads) = &heads {
-        model.decoder.attach_heads(heads, config.dtype.compute())?;
+        model
+            .decoder
+            .attach_heads(heads, config.serve.dtype.compute())?;
     }
     model.warm_up()?;
     check_policy(default_policy, model.decoder.band_ends())?;
@@ -111,7 +98,7 @@ fn load(
         tokenizer_hash: tokenizer.map_or_else(String::new, |t| t.hash().to_owned()),
         vocabulary_size: checkpoint.config().vocabulary as u32,
         max_context: model.max_context,
-        max_draft_tokens: config.max_draft_tokens,
+        max_draft_tokens: config.serve.max_draft_tokens,
         exit_layers: model
             .decoder
             .band_ends()
@@ -131,8 +118,8 @@ fn load(
         kv: model.kv,
         default_policy,
         profile,
-        max_sequences: config.max_sequences,
-        max_step_rows: config.max_step_rows,
+        max_sequences: config.serve.max_sequences,
+        max_step_rows: config.serve.max_step_rows,
     })
 }
 

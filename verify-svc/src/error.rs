@@ -1,5 +1,6 @@
 //! The one error type of this crate, and its one mapping to gRPC.
 
+use dssd_common::serve::ServiceError;
 use std::time::Duration;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
@@ -69,15 +70,6 @@ impl Error {
         }
     }
 
-    /// Whether the one who started the process gave settings that cannot work.
-    pub fn is_usage(&self) -> bool {
-        use dssd_common::Error::InvalidParameter;
-        matches!(
-            self,
-            Self::Config(_) | Self::Common(InvalidParameter { .. })
-        )
-    }
-
     /// A fault of ours: logs the cause and keeps its id.
     pub fn internal(what: &str, cause: impl std::fmt::Display) -> Self {
         let id = uuid::Uuid::new_v4();
@@ -86,6 +78,16 @@ impl Error {
             id,
             what: what.to_owned(),
         }
+    }
+}
+
+impl ServiceError for Error {
+    fn is_usage(&self) -> bool {
+        use dssd_common::Error::InvalidParameter;
+        matches!(
+            self,
+            Self::Config(_) | Self::Common(InvalidParameter { .. })
+        )
     }
 }
 

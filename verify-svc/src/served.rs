@@ -32,7 +32,7 @@ impl Served {
     ) -> Result<Self> {
         let shape = checkpoint.config();
         let fingerprint = checkpoint.fingerprint()?;
-        let dtype = compute_type(checkpoint, config.dtype.compute())?;
+        let dtype = compute_type(checkpoint, config.serve.dtype.compute())?;
         let folder = checkpoint.dir().and_then(Path::file_name);
         let model = v1::GetModelInfoResponse {
             model_name: folder.map_or("model".into(), |name| name.to_string_lossy().into_owned()),
@@ -52,10 +52,10 @@ impl Served {
         };
         let limits = v1::Limits {
             max_context: loaded.max_context as u32,
-            max_sequences: config.max_sequences as u32,
+            max_sequences: config.serve.max_sequences as u32,
             max_queue: 0,
-            max_step_rows: config.max_step_rows as u32,
-            max_draft_tokens: config.max_draft_tokens,
+            max_step_rows: config.serve.max_step_rows as u32,
+            max_draft_tokens: config.serve.max_draft_tokens,
             default_max_new_tokens: config.default_max_new_tokens,
             kv_blocks: loaded.kv.usage().total_blocks as u32,
             kv_block_size: BLOCK_POSITIONS as u32,

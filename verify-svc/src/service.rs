@@ -9,12 +9,12 @@ use crate::{
 };
 use dssd_common::{
     checkpoint::Checkpoint,
-    serve::{Engine, Front, LoadedModel, MAX_MESSAGE_BYTES, ModelSettings, Service, open_model},
+    serve::{Engine, Front, LoadedModel, MAX_MESSAGE_BYTES, Service, load_blocking, open_model},
     tokenizer::Tokenizer,
 };
 use dssd_proto::{FILE_DESCRIPTOR_SET, v1::generation_server::GenerationServer};
 use std::sync::Arc;
-use tokio::{net::TcpListener, task::spawn_blocking};
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 /// Loads the model that `config` names and serves it on `listener` until `shutdown`.
@@ -22,12 +22,12 @@ use tokio_util::sync::CancellationToken;
 /// # Errors
 /// If a setting or the model is unfit, or the server fails.
 pub async fn run(config: Config, listener: TcpListener, shutdown: CancellationToken) -> Result<()> {
-    let dir = config.model.clone();
-    let (checkpoint, tokenizer) = blocking(move || Ok(open_model(dir.as_deref())?)).await?;
+    let dir = config.serve.model.clone();
+    let (checkpoint, tokenizer) = load_blocking(move || open_model(dir.as_deref())).await?;
     run_with(config, checkpoint, tokenizer, listener, shutdown).await
 }
 
-/// Serves a checkpoint that is in memory; `config.model` is not read.
+/// Serves a checkpoint that is in memory; `config.serve.model` is not read.
 ///
 /// # Errors
 /// As [`run`].
@@ -39,9 +39,10 @@ pub async fn run_with(
     shutdown: CancellationToken,
 ) -> Result<()> {
     let settings = config.clone();
-    let (served, loaded) = blocking(move || load(&settings, &checkpoint, tokenizer)).await?;
+    let (served, loaded) = load_blocking(move || load(&settings, &checkpoint, tokenizer)).await?;
     let front =
-        Front::new::<GenerationServer<Server>>(config.reflection, FILE_DESCRIPTOR_SET).await?;
+        Front::new::<GenerationServer<Server>>(config.serve.reflection, FILE_DESCRIPTOR_SET)
+            .await?;
     // Names are resolved as long as generations may run, so beyond the shutdown.
     let ended = CancellationToken::new();
     let _ended = ended.clone().drop_guard();
@@ -52,8 +53,8 @@ pub async fn run_with(
         tokenizer: served.tokenizer.clone(),
         drafters: drafters.clone(),
         limits: EngineLimits {
-            max_sequences: config.max_sequences,
-            max_step_rows: config.max_step_rows,
+            max_sequences: config.serve.max_sequences,
+            max_step_rows: config.serve.max_step_rows,
         },
     })?;
     let server = Server::new(engine.clone(), served, drafters);
@@ -63,7 +64,7 @@ pub async fn run_with(
         health: front.health,
         engine,
         thread,
-        drain_timeout: config.drain_timeout,
+        drain_timeout: config.serve.drain_timeout,
     };
     Ok(service.run(listener, shutdown).await?)
 }
@@ -78,28 +79,19 @@ impl Engine for EngineHandle {
     }
 }
 
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
-    spawn_blocking(work)
-        .await
-        .map_err(|error| Error::internal("loading the model", error))?
-}
-
 fn load(
     config: &Config,
     checkpoint: &Checkpoint,
     tokenizer: Option<Arc<Tokenizer>>,
 ) -> Result<(Served, LoadedModel)> {
     config.check()?;
-    let settings = ModelSettings {
-        threads: config.threads,
-        dtype: config.dtype,
-        kv_memory: config.kv_memory,
-        max_sequences: config.max_sequences,
-        max_context: config.max_context,
-        band_ends: vec![checkpoint.config().layers],
-    };
+    let (held, layers) = (checkpoint.layers_held(), checkpoint.config().layers);
+    if held < layers {
+        return Err(Error::Config(format!(
+            "--model: the folder is a split one with {held} of {layers} layers, which is for draft-svc: give the whole model"
+        )));
+    }
+    let settings = config.serve.model_settings(vec![layers]);
     let mut loaded = settings.load(checkpoint)?;
     loaded.warm_up()?;
     let served = Served::new(config, checkpoint, tokenizer, &loaded)?;

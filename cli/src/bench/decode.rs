@@ -11,7 +11,7 @@ use super::{
 use serde::Serialize;
 use std::{fmt, path::PathBuf};
 
-/// Measures plain decoding, passes of several rows, and prefill.
+/// Measure plain decoding, passes of several rows, and prefill.
 ///
 /// Example: dssd bench decode --shape pythia-410m --dtype bf16
 #[derive(clap::Args)]

@@ -7,7 +7,7 @@ mod pair;
 mod passes;
 mod stages;
 mod subject;
-mod timing;
+pub(crate) mod timing;
 
 use dssd_common::kernels::WeightType;
 use serde::Serialize;
@@ -15,11 +15,8 @@ use serde::Serialize;
 /// What to measure.
 #[derive(clap::Subcommand)]
 pub(crate) enum Bench {
-    /// The matrix product and the entropy operation, against memory and against candle.
     Kernels(kernels::Args),
-    /// Passes of the whole model: plain decoding, several rows at once, prefill.
     Decode(decode::Args),
-    /// Both services at work: plain decoding and every policy in one run.
     Pair(pair::Args),
 }
 
@@ -58,7 +55,7 @@ impl Output {
 #[derive(clap::Args)]
 struct Threads {
     /// Threads that compute [default: one for each processor].
-    #[arg(long)]
+    #[arg(long, value_name = "N")]
     threads: Option<std::num::NonZero<usize>>,
 }
 

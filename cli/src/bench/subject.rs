@@ -1,12 +1,16 @@
 //! The model that is measured: a folder, or random weights of a published shape.
 
 use super::{Threads, type_name};
+use crate::pair;
 use dssd_common::{
     checkpoint::{Checkpoint, embedding_name, random_checkpoint, shape, shape_names},
     kernels::{Kernels, WeightType},
     serve::Dtype,
 };
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 /// Seed of random weights, and of random prompts.
 const SEED: u64 = 1;
@@ -39,7 +43,7 @@ fn known_shape(name: &str) -> Result<String, String> {
 
 /// A model to measure.
 pub(super) struct Subject {
-    /// The shape's name, or the folder.
+    /// The name of the shape, or of the folder.
     pub(super) name: String,
     pub(super) checkpoint: Arc<Checkpoint>,
     /// The type asked for.
@@ -68,9 +72,9 @@ impl SubjectArgs {
         let Some(folder) = self.model.clone().or(default) else {
             anyhow::bail!("name a model: --model DIR or --shape NAME");
         };
-        let checkpoint = Arc::new(Checkpoint::open(&folder)?);
+        let checkpoint = Arc::new(pair::checkpoint(&folder)?);
         Ok(Subject {
-            name: folder.display().to_string(),
+            name: folder_name(&folder),
             checkpoint,
             dtype,
             kernels,
@@ -78,7 +82,21 @@ impl SubjectArgs {
     }
 }
 
+/// The last part of a path, also of one such as `.`.
+fn folder_name(folder: &Path) -> String {
+    let whole = folder.canonicalize();
+    let whole = whole.as_deref().unwrap_or(folder);
+    let name = whole.file_name().unwrap_or(whole.as_os_str());
+    name.to_string_lossy().into_owned()
+}
+
 impl Subject {
+    /// The folder, as services are told it; weights made in memory have none but the name.
+    pub(super) fn folder(&self) -> PathBuf {
+        let folder = self.checkpoint.dir();
+        folder.map_or_else(|| PathBuf::from(&self.name), Path::to_path_buf)
+    }
+
     /// The type that the matrices have in the passes.
     ///
     /// # Errors

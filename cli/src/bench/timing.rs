@@ -37,7 +37,7 @@ pub(super) fn interleaved<E>(
 }
 
 /// The middle sample, or the mean of the two middle ones; NaN of none.
-pub(super) fn median(samples: &[f64]) -> f64 {
+pub(crate) fn median(samples: &[f64]) -> f64 {
     let mut sorted = samples.to_vec();
     sorted.sort_by(f64::total_cmp);
     let middle = sorted.len() / 2;
@@ -49,7 +49,7 @@ pub(super) fn median(samples: &[f64]) -> f64 {
 }
 
 /// Median of the ratios of samples that were taken side by side.
-pub(super) fn median_ratio(numerators: &[f64], denominators: &[f64]) -> f64 {
+pub(crate) fn median_ratio(numerators: &[f64], denominators: &[f64]) -> f64 {
     let ratios = numerators.iter().zip(denominators).map(|(n, d)| n / d);
     median(&ratios.collect::<Vec<_>>())
 }

@@ -1,22 +1,26 @@
 //! `dssd check`: speculation must not change a token.
 
 mod cluster;
+mod comparison;
 mod faults;
 mod prompts;
 mod report;
 mod setting;
+mod table;
 
 use crate::{
-    client::{Client, Generated, failure},
+    client::{Client, Cut, Generated, failure},
+    generate::endpoint,
     pair::Model,
 };
 use anyhow::Result;
 use clap::{ArgGroup, Args};
 use cluster::Cluster;
+use comparison::{Expected, What};
 use dssd_proto::v1::{GenerateRequest, ScoreRequest, TokenIds, TokenizeRequest, score_request};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use indicatif::{ProgressBar, ProgressStyle};
-use report::{Divergence, Report, Row};
+use report::{Divergence, LeftOut, Report, Row};
 use setting::{Sampling, Setting, Source};
 use std::path::PathBuf;
 use tonic::transport::Uri;
@@ -28,7 +32,15 @@ const QUICK_PROMPTS: usize = 8;
 /// Alternatives among which the margin of a divergence is looked up.
 const MARGIN_ALTERNATIVES: u32 = 20;
 
+/// Why a setting with an oracle is left out.
+const NO_ORACLE: &str = "needs --local: a running server keeps its own drafters, and an oracle \
+                         drafter cannot be attached to it";
+
 /// Compare plain with speculated generation, token for token
+///
+/// Greedy and sampled settings with several draft policies, one of them with log-probabilities
+/// (equal bit for bit), one that resumes from the middle of the plain answer; with --local also
+/// an oracle drafter, which proposes the true tokens with errors at a known rate.
 ///
 /// Exits with 1 on a difference, and where too few drafted tokens were accepted or rejected to
 /// prove anything.
@@ -43,14 +55,15 @@ pub(crate) struct CheckArgs {
     /// Hugging Face folder for --local; the demo model if unset
     #[arg(long, value_name = "DIR", conflicts_with = "endpoint")]
     model: Option<PathBuf>,
-    /// Check a running verify-svc with its drafters (without the oracle drafter)
-    #[arg(long, value_name = "URL")]
+    /// Check a running verify-svc with the drafters that it has; the settings with the oracle
+    /// drafter are left out, as it cannot be attached to a foreign server
+    #[arg(long, value_name = "URL", value_parser = endpoint)]
     endpoint: Option<Uri>,
     /// One prompt a line, or JSON lines with `prompt` or `turns`; built-in ones if unset
     #[arg(long, value_name = "FILE")]
     prompts: Option<PathBuf>,
     /// Most tokens of each generation
-    #[arg(long, value_name = "N", default_value_t = 40)]
+    #[arg(long, value_name = "N", default_value_t = 40, value_parser = clap::value_parser!(u32).range(2..))]
     max_new_tokens: u32,
     /// Stop and restart drafters, and lose, delay, reorder, repeat and spoil what they say
     #[arg(long, conflicts_with = "endpoint")]
@@ -76,12 +89,22 @@ pub(crate) async fn run(args: CheckArgs) -> Result<bool> {
         Some(endpoint) => Cluster::remote(endpoint).await?,
         None => Cluster::local(&Model::open(args.model.clone())?, args.faults).await?,
     };
-    let settings = Setting::all(cluster.exit_heads, cluster.oracle.is_some());
+    let possible = |setting: &Setting| match setting.source {
+        Source::Oracle => cluster.oracle.is_some(),
+        Source::Drafters => true,
+    };
+    let (settings, left_out): (Vec<Setting>, Vec<Setting>) =
+        (Setting::all(cluster.exit_heads).into_iter()).partition(possible);
+    let left_out = left_out.iter().map(|setting| LeftOut {
+        name: setting.name(),
+        reason: NO_ORACLE,
+    });
     let mut check = Check {
         max_new_tokens: args.max_new_tokens,
         progress: progress(prompts.len() * (Sampling::ALL.len() + settings.len())),
         report: Report {
             prompts: prompts.len(),
+            left_out: left_out.collect(),
             ..Report::default()
         },
         prompts,
@@ -133,9 +156,14 @@ impl Check {
         requests: &[GenerateRequest],
         plain: &[Generated],
     ) -> Result<()> {
-        let numbered = requests.iter().enumerate();
-        let requests: Vec<GenerateRequest> = numbered
-            .map(|(number, request)| setting.request(request, number))
+        let numbered = plain.iter().enumerate();
+        let cuts: Vec<Cut> = numbered
+            .map(|(number, plain)| setting.cut(plain, number))
+            .collect();
+        let requests: Vec<GenerateRequest> = (requests.iter().zip(plain).zip(&cuts).enumerate())
+            .map(|(number, ((asked, plain), cut))| {
+                setting.request(asked, number, (plain, cut.tokens))
+            })
             .collect();
         let server = match (setting.source, &self.cluster.oracle) {
             (Source::Oracle, Some(oracle)) => {
@@ -148,8 +176,16 @@ impl Check {
         };
         let runs = self.generate(&server, requests).await?;
         let mut row = Row::new(setting);
-        for ((prompt, plain), run) in self.prompts.iter().zip(plain).zip(&runs) {
-            if let Some(divergence) = self.report.compare(&mut row, prompt, plain, run) {
+        for (index, run) in runs.iter().enumerate() {
+            let (prompt, plain) = (&self.prompts[index], &plain[index]);
+            let expected = Expected {
+                plain,
+                cut: cuts[index],
+                logprobs: setting.compares_logprobs(),
+            };
+            if let Some(divergence) = self.report.compare(&mut row, prompt, &expected, run)
+                && divergence.what == What::Token
+            {
                 divergence.margin = margin(&server, divergence, &plain.token_ids).await;
             }
         }

@@ -1,9 +1,17 @@
 //! What is checked: ways to sample, each with several ways to draft.
 
-use crate::request::speculation;
+use crate::{
+    client::{Cut, Generated},
+    request::speculation,
+};
 use dssd_common::policy::PolicySpec;
 use dssd_proto::v1::{GenerateRequest, generate_request::Prompt};
+use rand::{SeedableRng as _, seq::IndexedRandom as _};
+use rand_chacha::ChaCha8Rng;
 use std::collections::BTreeMap;
+
+/// Most likely tokens whose log-probabilities are compared beside that of each chosen one.
+const TOP_LOGPROBS: u32 = 3;
 
 /// A way to choose tokens. All that share one are compared with the same plain run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +32,17 @@ pub(super) enum Source {
     Oracle,
 }
 
+/// What is asked for, and compared with the plain run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asks {
+    /// The whole answer.
+    Answer,
+    /// The whole answer, with log-probabilities.
+    Logprobs,
+    /// The rest of the plain answer, resumed at a random place.
+    Rest,
+}
+
 /// One row of the report.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Setting {
@@ -31,6 +50,7 @@ pub(super) struct Setting {
     /// The server's default if `None`.
     policy: Option<PolicySpec>,
     pub(super) source: Source,
+    asks: Asks,
 }
 
 impl Sampling {
@@ -53,7 +73,7 @@ impl Sampling {
         }
     }
 
-    /// The request for a prompt; its seed depends on the prompt's index.
+    /// The plain request for a prompt; its seed depends on the prompt's index.
     pub(super) fn request(self, prompt: &str, index: usize, tokens: u32) -> GenerateRequest {
         let mut request = GenerateRequest {
             prompt: Some(Prompt::Text(prompt.to_owned())),
@@ -64,7 +84,11 @@ impl Sampling {
         };
         match self {
             Self::Greedy => {}
-            Self::Temperature => request.temperature = Some(0.8),
+            Self::Temperature => {
+                request.temperature = Some(0.8);
+                // Plain runs tell them in any case: only some settings compare them.
+                request.logprobs = Some(TOP_LOGPROBS);
+            }
             Self::TopP => {
                 request.temperature = Some(1.0);
                 request.top_p = Some(0.9);
@@ -94,7 +118,7 @@ fn everything(request: &mut GenerateRequest, tokens: u32) {
 
 impl Setting {
     /// The settings of a check whose drafters have so many exit heads, at least one.
-    pub(super) fn all(exit_heads: usize, with_oracle: bool) -> Vec<Self> {
+    pub(super) fn all(exit_heads: usize) -> Vec<Self> {
         use Sampling::{Everything, Greedy, Temperature, TopKMinP, TopP};
         let head = |head: usize| head.min(exit_heads - 1);
         let fixed = |h, tokens| {
@@ -102,32 +126,34 @@ impl Setting {
             Some(PolicySpec::Fixed { head, tokens })
         };
         let entropy = |nats| Some(PolicySpec::Entropy { nats });
-        let drafters = |(sampling, policy)| Self {
+        let setting = |(sampling, policy)| Self {
             sampling,
             policy,
             source: Source::Drafters,
+            asks: Asks::Answer,
+        };
+        let asking = |asks, row| Self {
+            asks,
+            ..setting(row)
         };
         let oracle = |sampling| Self {
-            sampling,
-            policy: None,
             source: Source::Oracle,
+            ..setting((sampling, None))
         };
-        let mut settings: Vec<Self> = [
-            (Greedy, fixed(0, 2)),
-            (Greedy, fixed(2, 5)),
-            (Greedy, entropy(3.0)),
-            (Temperature, None),
-            (Temperature, entropy(3.0)),
-            (TopP, fixed(1, 3)),
-            (TopKMinP, entropy(2.5)),
-            (Everything, fixed(1, 4)),
+        vec![
+            setting((Greedy, fixed(0, 2))),
+            setting((Greedy, fixed(2, 5))),
+            setting((Greedy, entropy(3.0))),
+            setting((Temperature, None)),
+            setting((Temperature, entropy(3.0))),
+            asking(Asks::Logprobs, (Temperature, fixed(0, 3))),
+            setting((TopP, fixed(1, 3))),
+            setting((TopKMinP, entropy(2.5))),
+            setting((Everything, fixed(1, 4))),
+            asking(Asks::Rest, (Everything, fixed(0, 3))),
+            oracle(Greedy),
+            oracle(Everything),
         ]
-        .map(drafters)
-        .into();
-        if with_oracle {
-            settings.extend([Greedy, Everything].map(oracle));
-        }
-        settings
     }
 
     /// Its name in the report.
@@ -137,15 +163,47 @@ impl Setting {
             (Source::Drafters, Some(policy)) => policy.to_string(),
             (Source::Drafters, None) => "default policy".to_owned(),
         };
-        format!("{}; {drafts}", self.sampling.name())
+        let asks = match self.asks {
+            Asks::Answer => "",
+            Asks::Logprobs => "; log-probabilities",
+            Asks::Rest => "; resumed",
+        };
+        format!("{}; {drafts}{asks}", self.sampling.name())
     }
 
-    /// The request whose plain form is `plain`, as the `number`-th of this setting.
-    pub(super) fn request(&self, plain: &GenerateRequest, number: usize) -> GenerateRequest {
+    /// Whether log-probabilities are compared, too.
+    pub(super) fn compares_logprobs(&self) -> bool {
+        self.asks == Asks::Logprobs
+    }
+
+    /// Where the `number`-th run goes on with the plain one: at its beginning, or where it is
+    /// resumed. A plain run that came in one piece has no other place than its beginning.
+    pub(super) fn cut(&self, plain: &Generated, number: usize) -> Cut {
+        if self.asks != Asks::Rest {
+            return Cut::default();
+        }
+        let whole = plain.token_ids.len();
+        let inner: Vec<Cut> = (plain.cuts.iter().copied())
+            .filter(|cut| cut.tokens < whole)
+            .collect();
+        let mut random = ChaCha8Rng::seed_from_u64(number as u64);
+        inner.choose(&mut random).copied().unwrap_or_default()
+    }
+
+    /// The request whose plain form is `asked`, as the `number`-th of this setting; it goes on
+    /// with `plain` after `tokens` tokens.
+    pub(super) fn request(
+        &self,
+        asked: &GenerateRequest,
+        number: usize,
+        (plain, tokens): (&Generated, usize),
+    ) -> GenerateRequest {
         GenerateRequest {
             request_id: format!("{} #{number}", self.name()),
             speculation: Some(speculation(self.policy)),
-            ..plain.clone()
+            logprobs: asked.logprobs.filter(|_| self.compares_logprobs()),
+            resume: plain.resume(tokens).filter(|_| tokens > 0),
+            ..asked.clone()
         }
     }
 }

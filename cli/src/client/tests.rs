@@ -5,6 +5,7 @@ use std::{
     io::{Read as _, copy},
     net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
     thread,
+    time::Duration,
 };
 use tonic::transport::Uri;
 
@@ -78,5 +79,35 @@ async fn a_server_that_is_not_there_is_an_error_and_not_a_hang() {
     let outcome = Client::new(&[nowhere])
         .generate(request(), &mut |_| ())
         .await;
-    assert!(outcome.err().unwrap().to_string().contains("Unavailable"));
+    let error = format!("{:#}", outcome.err().unwrap());
+    assert!(
+        error.contains("Unavailable") && error.contains("refused"),
+        "{error}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_finished_in_time_is_an_error_here_and_over_there() {
+    let model = Model::open(None).unwrap();
+    let verifier = pair::verifier(&model, Vec::new(), pair::listener().await.unwrap()).unwrap();
+    let client = Client::new(&[verifier.uri().unwrap()]);
+    client.ready().await.unwrap();
+    let long = GenerateRequest {
+        max_new_tokens: Some(1000),
+        ..request()
+    };
+    let outcome = client
+        .clone()
+        .within(Some(Duration::from_millis(5)))
+        .generate(long, &mut |_| ())
+        .await;
+    let error = format!("{:#}", outcome.err().unwrap());
+    // Whichever side notices first.
+    let told = error.contains("--deadline") || error.contains("DeadlineExceeded");
+    assert!(told, "{error}");
+    // The server has stopped, too: what follows has it for itself.
+    let mut within = client.within(Some(Duration::from_secs(60)));
+    let whole = within.generate(request(), &mut |_| ()).await;
+    assert_eq!(whole.unwrap().token_ids.len(), 150);
+    verifier.stop().await.unwrap();
 }

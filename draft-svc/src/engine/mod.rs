@@ -8,7 +8,7 @@ use dssd_common::{kv::KvCache, model::Decoder, policy::PolicySpec};
 use dssd_proto::v1::{DrafterLoad, DrafterMessage, VerifierMessage};
 use scheduler::Scheduler;
 use std::{sync::mpsc, thread};
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tonic::Status;
 
 /// Messages to the verifier of one stream; an error ends the stream.
@@ -22,14 +22,15 @@ pub struct StreamKey(pub(crate) u64);
 
 pub(crate) enum Command {
     Open(StreamKey, Outbox),
-    Message(StreamKey, Box<VerifierMessage>),
+    /// The permit is the stream's right to have one more message queued.
+    Message(StreamKey, Box<VerifierMessage>, OwnedSemaphorePermit),
     Close(StreamKey),
     Load(oneshot::Sender<DrafterLoad>),
     Shutdown,
 }
 
-/// The way to the engine. A stream's messages wait for the verifier's rounds, and streams are
-/// bounded, so the queue has no bound of its own.
+/// The way to the engine. Each stream may have a bounded number of messages queued, and streams
+/// are bounded, so the queue has no bound of its own.
 #[derive(Clone)]
 pub struct EngineHandle {
     commands: mpsc::Sender<Command>,
@@ -64,6 +65,13 @@ impl EngineHandle {
             .spawn(move || scheduler.run(&inbox))
             .map_err(|error| Error::Config(format!("the engine's thread: {error}")))?;
         Ok((Self { commands }, thread))
+    }
+
+    /// A handle without an engine, and the commands that it sends.
+    #[cfg(test)]
+    pub(crate) fn detached() -> (Self, mpsc::Receiver<Command>) {
+        let (commands, queue) = mpsc::channel();
+        (Self { commands }, queue)
     }
 
     /// Sends a command; false if the engine has ended.

@@ -216,7 +216,7 @@ async fn a_stop_token_ends_and_is_counted() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn information_is_about_the_model_that_is_served() {
-    let verifier = verifier(|config| config.max_context = Some(512)).await;
+    let verifier = verifier(|config| config.serve.max_context = Some(512)).await;
     let mut client = client(&verifier).await;
     let model = client
         .get_model_info(v1::GetModelInfoRequest {})
@@ -257,7 +257,7 @@ async fn information_is_about_the_model_that_is_served() {
 async fn numerics_tell_computing_types_apart() {
     let (stored, wide) = tokio::join!(
         verifier(|_| {}),
-        verifier(|config| config.dtype = dssd_common::serve::Dtype::F32)
+        verifier(|config| config.serve.dtype = dssd_common::serve::Dtype::F32)
     );
     let mut ids = Vec::new();
     for verifier in [&stored, &wide] {

@@ -139,7 +139,7 @@ async fn what_does_not_fit_is_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_stream_too_many_is_refused_and_room_comes_back() {
-    let drafter = drafter_at("127.0.0.1:0", open_demo().0, |c| c.max_sequences = 1).await;
+    let drafter = drafter_at("127.0.0.1:0", open_demo().0, |c| c.serve.max_sequences = 1).await;
     let mut first = Probe::start(&drafter).await;
     let open = first.fitting_open().await;
     first.send(verifier_message::Message::Open(open)).await;
@@ -192,4 +192,49 @@ async fn a_commit_beyond_what_was_announced_ends_its_own_stream_only() {
         .await;
     let answer = good.receive().await.unwrap();
     assert!(matches!(answer, Some(Message::Proposal(_))), "{answer:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_commits_is_followed_to_its_end_and_delays_nobody_else() {
+    let drafter = drafter().await;
+    let mut flooding = Probe::start(&drafter).await;
+    let open = flooding.fitting_open().await;
+    let last = 20_000;
+    flooding
+        .send(verifier_message::Message::Open(open.clone()))
+        .await;
+    let flood = async {
+        for epoch in 1..=last {
+            let commit = Commit {
+                epoch,
+                ..commit(u32::from(epoch == last))
+            };
+            flooding
+                .send(verifier_message::Message::Commit(commit))
+                .await;
+        }
+    };
+    let other = async {
+        let mut probe = Probe::start(&drafter).await;
+        probe.send(verifier_message::Message::Open(open)).await;
+        probe.receive().await.unwrap();
+        probe
+            .send(verifier_message::Message::Commit(commit(2)))
+            .await;
+        let answer = probe.receive().await.unwrap();
+        assert!(matches!(answer, Some(Message::Proposal(_))), "{answer:?}");
+    };
+    let both = async { tokio::join!(flood, other) };
+    tokio::time::timeout(std::time::Duration::from_secs(20), both)
+        .await
+        .unwrap();
+    let mut answers = Vec::new();
+    while answers.len() < 2 {
+        answers.push(flooding.receive().await.unwrap().unwrap());
+    }
+    assert!(matches!(answers[0], Message::Ready(_)), "{answers:?}");
+    let Message::Proposal(proposal) = &answers[1] else {
+        panic!("the Commit that asks is answered: {answers:?}");
+    };
+    assert_eq!((proposal.epoch, proposal.tokens.len()), (last, 1));
 }

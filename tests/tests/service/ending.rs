@@ -78,6 +78,31 @@ async fn the_deadline_ends_the_work() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_deadline_ends_a_unary_call_too() {
+    let verifier = verifier(|_| {}).await;
+    let mut client = client(&verifier).await;
+    let mut others = Vec::new();
+    for _ in 0..8 {
+        others.push(client.generate_stream(request(1000)).await.unwrap());
+    }
+    // On a busy machine the client's own timer, which says CANCELLED, may be the first to fire.
+    let told = async {
+        loop {
+            let mut asked = Request::new(request(1000));
+            asked.set_timeout(Duration::from_millis(100));
+            let status = client.generate(asked).await.unwrap_err();
+            if status.code() != Code::Cancelled {
+                break status;
+            }
+        }
+    };
+    let status = tokio::time::timeout(Duration::from_secs(20), told).await;
+    assert_eq!(status.unwrap().code(), Code::DeadlineExceeded);
+    drop(others);
+    becomes_idle(&mut client).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn abort_ends_with_what_there_is() {
     let verifier = verifier(|_| {}).await;
     let mut client = client(&verifier).await;
@@ -160,7 +185,7 @@ async fn a_shutdown_lets_running_generations_finish() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_drain_timeout_cuts_off_what_takes_longer() {
-    let verifier = verifier(|config| config.drain_timeout = Duration::from_millis(50)).await;
+    let verifier = verifier(|config| config.serve.drain_timeout = Duration::from_millis(50)).await;
     let mut client = client(&verifier).await;
     let mut stream = client
         .generate_stream(request(1000))

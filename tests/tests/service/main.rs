@@ -9,7 +9,10 @@
 mod api;
 mod drafter;
 mod ending;
+mod exclusion;
+mod folders;
 mod pair;
+mod reflection;
 mod refusals;
 mod soak;
 mod support;

@@ -55,7 +55,7 @@ pub(crate) async fn verifier_of(
     change: impl FnOnce(&mut verify_svc::Config),
 ) -> Verifier {
     let mut config = verify_svc::Config::for_model(demo::folder().unwrap());
-    config.threads = Some(1);
+    config.serve.threads = Some(1);
     change(&mut config);
     let (listener, address) = listener("127.0.0.1:0").await;
     let shutdown = CancellationToken::new();
@@ -75,7 +75,7 @@ pub(crate) async fn drafter_at(
 ) -> Drafter {
     let (_, tokenizer) = open_demo();
     let mut config = draft_svc::Config::for_model(demo::folder().unwrap());
-    config.threads = Some(1);
+    config.serve.threads = Some(1);
     change(&mut config);
     let (listener, address) = listener(address).await;
     let shutdown = CancellationToken::new();

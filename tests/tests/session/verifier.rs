@@ -71,6 +71,7 @@ fn play(session: &mut VerifySession, event: &Event) -> Vec<String> {
             session.on_lost();
             Vec::new()
         }
+        "is_silent" => vec![session.is_silent().to_string()],
         "is_ready" => vec![session.is_ready().to_string()],
         "next" => vec![next(&session.next(event.time()))],
         "committed" => committed(session, event).iter().map(sent).collect(),

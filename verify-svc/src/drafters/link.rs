@@ -1,6 +1,6 @@
 //! One stream to one drafter, on behalf of one generation.
 
-use super::table::Table;
+use super::{exclusion::Failure, table::Table};
 use crate::engine::{Command, EngineHandle, LinkKey};
 use dssd_proto::v1::{
     DrafterMessage, VerifierMessage, drafter_message, drafting_client::DraftingClient,
@@ -55,11 +55,15 @@ pub(super) async fn run(
         let mut inbox = match opening {
             Ok(Ok(response)) => response.into_inner(),
             Ok(Err(status)) => {
-                table.exclude(address, &describe(&status));
+                table.exclude(address, failure(&status), &describe(&status));
                 continue;
             }
             Err(_) => {
-                table.exclude(address, "no answer to the opening of a stream");
+                table.exclude(
+                    address,
+                    Failure::Loss,
+                    "no answer to the opening of a stream",
+                );
                 continue;
             }
         };
@@ -70,14 +74,14 @@ pub(super) async fn run(
         loop {
             match inbox.message().await {
                 Ok(Some(message)) => {
-                    table.report(address, load(&message));
+                    take_note(table, address, &message);
                     if !send(LinkEvent::Message(message)) {
                         return;
                     }
                 }
                 Ok(None) => {
                     if !end.is_cancelled() {
-                        table.exclude(address, "the drafter ended the stream");
+                        table.exclude(address, Failure::Loss, "the drafter ended the stream");
                     }
                     break;
                 }
@@ -87,9 +91,8 @@ pub(super) async fn run(
                     return;
                 }
                 Err(status) => {
-                    // A full drafter is no fault: the next one is tried, this one not for a moment.
-                    if !end.is_cancelled() && status.code() != Code::Cancelled {
-                        table.exclude(address, &describe(&status));
+                    if !end.is_cancelled() {
+                        table.exclude(address, failure(&status), &describe(&status));
                     }
                     break;
                 }
@@ -101,11 +104,31 @@ pub(super) async fn run(
     }
 }
 
-fn load(message: &DrafterMessage) -> Option<dssd_proto::v1::DrafterLoad> {
-    match message.message.as_ref()? {
-        drafter_message::Message::Ready(ready) => ready.load,
-        drafter_message::Message::Proposal(proposal) => proposal.load,
-        drafter_message::Message::Resync(_) => None,
+fn take_note(table: &Table, address: SocketAddr, message: &DrafterMessage) {
+    let load = match &message.message {
+        Some(drafter_message::Message::Ready(ready)) => {
+            table.ready(address);
+            ready.load
+        }
+        Some(drafter_message::Message::Proposal(proposal)) => proposal.load,
+        Some(drafter_message::Message::Resync(_)) | None => None,
+    };
+    if let Some(load) = load {
+        table.report(address, load);
+    }
+}
+
+/// What the end of a stream says of its drafter. A full one is tried again soon, like one that
+/// is gone for a moment; one that is of another model, is no drafter, or fails inside is not.
+fn failure(status: &Status) -> Failure {
+    match status.code() {
+        Code::FailedPrecondition
+        | Code::Unimplemented
+        | Code::Unauthenticated
+        | Code::PermissionDenied
+        | Code::Internal
+        | Code::DataLoss => Failure::Fault,
+        _ => Failure::Loss,
     }
 }
 

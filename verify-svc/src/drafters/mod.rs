@@ -1,6 +1,7 @@
 //! The drafters that this verifier knows: found by name, balanced, left out for a while when
 //! they fail, and found again.
 
+mod exclusion;
 mod link;
 mod table;
 
@@ -8,6 +9,7 @@ pub use link::{LinkEvent, LinkSender};
 
 use crate::engine::{EngineHandle, LinkKey};
 use dssd_proto::v1;
+use exclusion::Failure;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 use table::Table;
 use tokio::runtime::Handle;
@@ -53,9 +55,14 @@ impl Drafters {
         });
     }
 
-    /// Leaves a drafter out for a while because it sent nonsense.
+    /// Leaves a drafter out for a while because of a fault of its own.
     pub(crate) fn exclude(&self, address: SocketAddr, reason: &str) {
-        self.table.exclude(address, reason);
+        self.table.exclude(address, Failure::Fault, reason);
+    }
+
+    /// A token that a drafter proposed was right.
+    pub(crate) fn accepted(&self, address: SocketAddr) {
+        self.table.accepted(address);
     }
 
     /// Every known drafter, for `GetServerInfo`.

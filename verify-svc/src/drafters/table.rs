@@ -1,5 +1,6 @@
 //! What is known of each drafter.
 
+use super::exclusion::{self, Failure, Record};
 use dssd_proto::v1;
 use rand::seq::IndexedRandom as _;
 use std::{
@@ -11,8 +12,6 @@ use std::{
 use tokio::{sync::Notify, time::Instant};
 use tonic::transport::{Channel, Endpoint, Uri};
 
-const FIRST_EXCLUSION: Duration = Duration::from_millis(250);
-const LONGEST_EXCLUSION: Duration = Duration::from_secs(30);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -29,9 +28,10 @@ struct Drafter {
     streams: usize,
     load: v1::DrafterLoad,
     vanished: bool,
-    /// Failures in a row; each doubles the exclusion.
-    failures: u32,
+    record: Record,
     excluded_until: Option<Instant>,
+    /// Why, in the newest exclusion.
+    excluded_as: Failure,
     reason: String,
     ready: bool,
 }
@@ -40,13 +40,23 @@ impl Drafter {
     fn state(&self, now: Instant) -> v1::DrafterState {
         if self.vanished {
             v1::DrafterState::Vanished
-        } else if self.excluded_until.is_some_and(|until| now < until) {
+        } else if self.is_excluded(now) {
             v1::DrafterState::Excluded
         } else if self.ready {
             v1::DrafterState::Ready
         } else {
             v1::DrafterState::Connecting
         }
+    }
+
+    fn is_excluded(&self, now: Instant) -> bool {
+        self.excluded_until.is_some_and(|until| now < until)
+    }
+
+    /// Whether it is left out already for something as bad. A fault is worse than a loss.
+    fn excluded_for(&self, failure: Failure, now: Instant) -> bool {
+        let as_bad = self.excluded_as == Failure::Fault || failure == Failure::Loss;
+        self.is_excluded(now) && as_bad
     }
 
     fn is_candidate(&self, now: Instant) -> bool {
@@ -105,7 +115,7 @@ impl Table {
                 return choice;
             }
             // An exclusion that ends notifies nobody, hence the bound.
-            _ = tokio::time::timeout(FIRST_EXCLUSION, changed).await;
+            _ = tokio::time::timeout(exclusion::FIRST, changed).await;
         }
     }
 
@@ -136,25 +146,46 @@ impl Table {
         }
     }
 
-    /// A drafter answered.
-    pub(super) fn report(&self, address: SocketAddr, load: Option<v1::DrafterLoad>) {
+    /// A drafter told its load.
+    pub(super) fn report(&self, address: SocketAddr, load: v1::DrafterLoad) {
         if let Some(drafter) = self.lock().get_mut(&address) {
-            drafter.ready = true;
-            drafter.failures = 0;
-            drafter.load = load.unwrap_or(drafter.load);
+            drafter.load = load;
         }
     }
 
-    /// Leaves a drafter out, twice as long with every failure in a row.
-    pub(super) fn exclude(&self, address: SocketAddr, reason: &str) {
-        tracing::warn!(%address, reason, "drafter is left out for a while");
+    /// A drafter is ready.
+    pub(super) fn ready(&self, address: SocketAddr) {
         if let Some(drafter) = self.lock().get_mut(&address) {
-            let backoff = FIRST_EXCLUSION * 2u32.saturating_pow(drafter.failures.min(10));
-            drafter.failures += 1;
-            drafter.ready = false;
-            drafter.reason = reason.to_owned();
-            drafter.excluded_until = Some(Instant::now() + backoff.min(LONGEST_EXCLUSION));
+            drafter.ready = true;
+            drafter.record.ready();
         }
+    }
+
+    /// A token that a drafter proposed was right.
+    pub(super) fn accepted(&self, address: SocketAddr) {
+        if let Some(drafter) = self.lock().get_mut(&address) {
+            drafter.record.accepted();
+        }
+    }
+
+    /// Leaves a drafter out, twice as long with every failure of this kind in a row. What its
+    /// other streams do while it is left out lengthens nothing: they end for one cause.
+    pub(super) fn exclude(&self, address: SocketAddr, failure: Failure, reason: &str) {
+        let now = Instant::now();
+        let mut drafters = self.lock();
+        let Some(drafter) = drafters.get_mut(&address) else {
+            return;
+        };
+        if drafter.excluded_for(failure, now) {
+            return;
+        }
+        let until = now + drafter.record.failed(failure);
+        drafter.ready = false;
+        drafter.reason = reason.to_owned();
+        drafter.excluded_until = drafter.excluded_until.max(Some(until));
+        drafter.excluded_as = failure;
+        drop(drafters);
+        tracing::warn!(%address, reason, "drafter is left out for a while");
     }
 
     pub(super) fn status(&self) -> Vec<v1::DrafterStatus> {
@@ -176,8 +207,9 @@ impl Drafter {
             streams: 0,
             load: v1::DrafterLoad::default(),
             vanished: false,
-            failures: 0,
+            record: Record::default(),
             excluded_until: None,
+            excluded_as: Failure::Loss,
             reason: String::new(),
             ready: false,
         }

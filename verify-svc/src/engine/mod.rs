@@ -3,10 +3,13 @@
 
 mod cost;
 mod generation;
+mod link;
+mod logprobs;
 mod output;
 mod request;
 mod scheduler;
 mod scoring;
+mod work;
 
 pub use request::{DraftRequest, Event, EventSender, GenerateRequest, ScoreRequest, StopRules};
 

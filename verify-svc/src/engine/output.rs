@@ -34,6 +34,8 @@ pub(crate) struct Output {
     released: String,
     /// Bytes of text that the matcher gave back so far.
     released_bytes: usize,
+    /// Bytes that the matcher has still to give back and that the client has already.
+    known_bytes: usize,
     next_index: usize,
 }
 
@@ -60,6 +62,7 @@ impl Output {
             produced: 0,
             released: String::new(),
             released_bytes: 0,
+            known_bytes: 0,
             next_index: 0,
         };
         let mut stop = None;
@@ -67,10 +70,11 @@ impl Output {
             stop = stop.or(output.push(token, None)?);
             output.take();
         }
+        // Whoever has these tokens has all of their text: the next ones showed that it was no stop
+        // string, but are not among the resumed ones.
         output.held.clear();
-        if stop.is_some() {
-            output.released.clear();
-        }
+        output.released.clear();
+        output.known_bytes = output.produced - output.released_bytes;
         output.next_index = resumed.len();
         Ok((output, stop))
     }
@@ -106,9 +110,17 @@ impl Output {
     fn feed(&mut self, piece: &str) -> Option<StopHit> {
         self.produced += piece.len();
         let (released, hit) = self.matcher.push(piece);
-        self.released_bytes += released.len();
-        self.released.push_str(&released);
+        self.release(&released);
         hit
+    }
+
+    fn release(&mut self, text: &str) {
+        self.released_bytes += text.len();
+        let known = self.known_bytes.min(text.len());
+        self.known_bytes -= known;
+        // Both ends of a piece are between characters, or there is nothing known.
+        self.released
+            .push_str(text.get(known..).unwrap_or_default());
     }
 
     /// What may be sent now, if anything.
@@ -137,7 +149,10 @@ impl Output {
                 .map_or_else(|| Ok(String::new()), TextStream::flush)?;
             match self.feed(&rest) {
                 Some(hit) => stop = stop.or_else(|| Some(self.stop_string(hit))),
-                None => self.released.push_str(&self.matcher.flush()),
+                None => {
+                    let rest = self.matcher.flush();
+                    self.release(&rest);
+                }
             }
         }
         let text = std::mem::take(&mut self.released);

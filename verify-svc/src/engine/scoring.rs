@@ -1,6 +1,6 @@
 //! Log-probabilities of given tokens, a chunk of rows at a time beside the generations.
 
-use super::{generation::token_logprobs, request::ScoreRequest};
+use super::{logprobs::token_logprobs, request::ScoreRequest};
 use crate::Result;
 use dssd_common::kv::{KvCache, SequenceId};
 use dssd_proto::v1;

@@ -6,6 +6,8 @@ const LATE_LIMIT: u32 = 3;
 const FIRST_REST: u32 = 2;
 /// Longest rest, in rounds.
 const LONGEST_REST: u32 = 256;
+/// Rests without any proposal before and between them, after which a drafter counts as silent.
+const SILENT_RESTS: u32 = 2;
 
 /// Counts late proposals in a row. After three, drafting rests for 2 rounds; if the first
 /// proposal after a rest is late again, for 4, then 8 …, until one comes in time.
@@ -16,6 +18,8 @@ pub(super) struct BackOff {
     rest: u32,
     /// Rounds of the present rest that are left.
     left: u32,
+    /// Rests since the last proposal, in time or not.
+    silent_rests: u32,
 }
 
 impl BackOff {
@@ -27,12 +31,23 @@ impl BackOff {
         }
         self.rest = (self.rest * 2).clamp(FIRST_REST, LONGEST_REST);
         self.left = self.rest;
+        self.silent_rests = self.silent_rests.saturating_add(1);
         true
     }
 
     /// A proposal came in time.
     pub(super) fn in_time(&mut self) {
         *self = Self::default();
+    }
+
+    /// A proposal came, whatever it answers.
+    pub(super) fn heard(&mut self) {
+        self.silent_rests = 0;
+    }
+
+    /// Whether rests do not help, because nothing comes at all.
+    pub(super) fn silent(&self) -> bool {
+        self.silent_rests >= SILENT_RESTS
     }
 
     /// Whether the coming round belongs to a rest; called once per round.

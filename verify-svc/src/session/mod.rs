@@ -121,6 +121,13 @@ impl VerifySession {
         self.stream.as_ref().is_some_and(Stream::is_ready)
     }
 
+    /// Whether the attached drafter is ready, is asked for drafts, and sends none at all: two
+    /// rests in a row passed without a proposal. A caller that finds it so drops the stream,
+    /// calls [`Self::on_lost`], and tries another drafter.
+    pub fn is_silent(&self) -> bool {
+        self.stream.is_some() && self.back_off.silent()
+    }
+
     /// All committed tokens, prompt included.
     pub fn tokens(&self) -> &[u32] {
         &self.open.token_ids
@@ -160,8 +167,9 @@ impl VerifySession {
             Some(Message::Ready(ready)) => stream.on_ready(&ready, &self.open),
             Some(Message::Proposal(proposal)) => {
                 let receipt = stream.on_proposal(proposal, self.open.vocabulary_size, now)?;
-                if let Receipt::Taken { .. } = receipt {
-                    self.back_off.in_time();
+                match receipt {
+                    Receipt::Taken { .. } => self.back_off.in_time(),
+                    Receipt::TakenLate | Receipt::Stale => self.back_off.heard(),
                 }
                 self.statistics.count_receipt(&receipt);
                 Ok(None)

@@ -20,7 +20,7 @@ use std::fmt;
 /// that none of them is found there.
 const CACHES: usize = 8;
 
-/// Measures the skinny matrix product and the entropy operation.
+/// Measure the skinny matrix product and the entropy operation.
 ///
 /// Example: dssd bench kernels --json
 #[derive(clap::Args)]

@@ -41,7 +41,7 @@ const POLICIES: [&str; 5] = [
     "entropy:2",
 ];
 
-/// Measures the running pair: plain decoding and every policy, in turn.
+/// Measure the running pair: plain decoding and every policy, in turn.
 ///
 /// With --shape the weights are random, and an oracle drafter does the true work of drafting at
 /// the first exit but proposes the right token with the probability --acceptance.
@@ -189,10 +189,10 @@ impl Pair {
             }
             None => drafter(subject, tokenizer.clone()).await?,
         };
-        let mut config = verify_svc::Config::for_model(subject.name.clone().into());
+        let mut config = verify_svc::Config::for_model(subject.folder());
         config.drafts = vec![drafter.uri()?];
-        config.threads = Some(subject.kernels.threads());
-        config.dtype = subject.dtype;
+        config.serve.threads = Some(subject.kernels.threads());
+        config.serve.dtype = subject.dtype;
         let (checkpoint, text) = (Arc::clone(&subject.checkpoint), tokenizer.clone());
         let listener = pair::listener().await?;
         let verifier = Service::spawn(listener, async move |listener, shutdown| {
@@ -207,9 +207,9 @@ impl Pair {
 }
 
 async fn drafter(subject: &Subject, tokenizer: Option<Arc<Tokenizer>>) -> anyhow::Result<Service> {
-    let mut config = draft_svc::Config::for_model(subject.name.clone().into());
-    config.threads = Some(subject.kernels.threads());
-    config.dtype = subject.dtype;
+    let mut config = draft_svc::Config::for_model(subject.folder());
+    config.serve.threads = Some(subject.kernels.threads());
+    config.serve.dtype = subject.dtype;
     let checkpoint = Arc::clone(&subject.checkpoint);
     Service::spawn(pair::listener().await?, async move |listener, shutdown| {
         Ok(draft_svc::run_with(config, checkpoint, tokenizer, listener, shutdown).await?)

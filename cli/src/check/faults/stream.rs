@@ -1,28 +1,13 @@
-//! Drafters that fail in every way that a drafter, or a network, can.
+//! One stream between a verifier and a drafter, and what happens to its messages.
 
-use crate::pair::{self, Model};
-use anyhow::{Context, Result};
 use dssd_proto::v1::{
-    DrafterMessage, GetDrafterInfoRequest, GetDrafterInfoResponse, Proposal, VerifierMessage,
-    drafter_message, drafting_client::DraftingClient, drafting_server::Drafting, verifier_message,
+    DrafterMessage, Proposal, VerifierMessage, drafter_message, verifier_message,
 };
-use rand::{Rng as _, SeedableRng as _};
+use rand::Rng as _;
 use rand_chacha::ChaCha8Rng;
-use std::{
-    net::SocketAddr,
-    sync::atomic::{AtomicU64, Ordering},
-    time::Duration,
-};
-use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle};
-use tokio_stream::wrappers::ReceiverStream;
-use tokio_util::sync::CancellationToken;
-use tonic::{
-    Request, Response, Status, Streaming,
-    transport::{Channel, Endpoint, Uri},
-};
-
-/// Messages on their way through; rounds wait for answers, so there are never many.
-const OUTBOX: usize = 64;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tonic::{Status, Streaming};
 
 /// What happens to a proposal, and how often in a thousand.
 const FAULTS: [(Fault, u32); 7] = [
@@ -55,28 +40,11 @@ enum Fault {
     Reorder,
 }
 
-/// A way to a drafter on which things go wrong at random.
-pub(super) struct FaultyDrafter {
-    drafter: Channel,
-    seed: u64,
-    streams: AtomicU64,
-}
-
-impl FaultyDrafter {
-    /// A way to the drafter at `uri`.
-    pub(super) fn new(uri: &Uri, seed: u64) -> Self {
-        Self {
-            drafter: Endpoint::from(uri.clone()).tcp_nodelay(true).connect_lazy(),
-            seed,
-            streams: AtomicU64::new(0),
-        }
-    }
-}
-
-type Outbox = mpsc::Sender<Result<DrafterMessage, Status>>;
+/// Where answers go.
+pub(super) type Outbox = mpsc::Sender<Result<DrafterMessage, Status>>;
 
 /// One stream through a faulty way.
-struct Stream {
+pub(super) struct Stream {
     random: ChaCha8Rng,
     vocabulary: u32,
     /// The proposal before.
@@ -87,8 +55,19 @@ struct Stream {
 }
 
 impl Stream {
+    /// A stream with faults of its own, which depend on `random` alone.
+    pub(super) fn new(random: ChaCha8Rng, to_verifier: Outbox) -> Self {
+        Self {
+            random,
+            vocabulary: 1,
+            older: None,
+            behind: None,
+            to_verifier,
+        }
+    }
+
     /// Carries messages both ways until either side ends, or a fault does.
-    async fn run(
+    pub(super) async fn run(
         mut self,
         mut from_verifier: Streaming<VerifierMessage>,
         to_drafter: mpsc::Sender<VerifierMessage>,
@@ -194,90 +173,5 @@ impl Stream {
             let message = Some(drafter_message::Message::Proposal(proposal));
             _ = to_verifier.send(Ok(DrafterMessage { message })).await;
         });
-    }
-}
-
-#[tonic::async_trait]
-impl Drafting for FaultyDrafter {
-    type DraftStream = ReceiverStream<Result<DrafterMessage, Status>>;
-
-    async fn draft(
-        &self,
-        request: Request<Streaming<VerifierMessage>>,
-    ) -> Result<Response<Self::DraftStream>, Status> {
-        let (to_drafter, outbox) = mpsc::channel(OUTBOX);
-        let (to_verifier, answers) = mpsc::channel(OUTBOX);
-        let mut drafter = DraftingClient::new(self.drafter.clone());
-        let from_drafter = drafter
-            .draft(ReceiverStream::new(outbox))
-            .await?
-            .into_inner();
-        let mut random = ChaCha8Rng::seed_from_u64(self.seed);
-        random.set_stream(self.streams.fetch_add(1, Ordering::Relaxed));
-        let stream = Stream {
-            random,
-            vocabulary: 1,
-            older: None,
-            behind: None,
-            to_verifier,
-        };
-        tokio::spawn(stream.run(request.into_inner(), to_drafter, from_drafter));
-        Ok(Response::new(ReceiverStream::new(answers)))
-    }
-
-    async fn get_drafter_info(
-        &self,
-        request: Request<GetDrafterInfoRequest>,
-    ) -> Result<Response<GetDrafterInfoResponse>, Status> {
-        let mut drafter = DraftingClient::new(self.drafter.clone());
-        drafter.get_drafter_info(request.into_inner()).await
-    }
-}
-
-/// A draft-svc that is stopped and started again, on one port, at random moments.
-pub(super) struct Restarts {
-    address: SocketAddr,
-    end: CancellationToken,
-    task: JoinHandle<Result<()>>,
-}
-
-impl Restarts {
-    /// Starts with a running draft-svc.
-    pub(super) async fn start(model: &Model) -> Result<Self> {
-        let listener = pair::listener().await?;
-        let address = listener.local_addr()?;
-        let end = CancellationToken::new();
-        let task = tokio::spawn(restart(model.clone(), listener, end.clone()));
-        Ok(Self { address, end, task })
-    }
-
-    /// Where it is, when it is there.
-    pub(super) fn uri(&self) -> Result<Uri> {
-        Ok(format!("http://{}", self.address).parse()?)
-    }
-
-    /// Ends it for good.
-    pub(super) async fn stop(self) -> Result<()> {
-        self.end.cancel();
-        self.task.await.context("the restarting drafter")?
-    }
-}
-
-async fn restart(model: Model, first: TcpListener, end: CancellationToken) -> Result<()> {
-    let mut random = ChaCha8Rng::seed_from_u64(11);
-    let mut pause = |least: u64, most: u64| {
-        let time = Duration::from_millis(random.random_range(least..most));
-        end.run_until_cancelled(tokio::time::sleep(time))
-    };
-    let address = first.local_addr()?;
-    let mut listener = first;
-    loop {
-        let drafter = pair::drafter(&model, listener)?;
-        let over = pause(300, 2000).await.is_none();
-        drafter.stop().await?;
-        if over || pause(20, 300).await.is_none() {
-            return Ok(());
-        }
-        listener = TcpListener::bind(address).await?;
     }
 }

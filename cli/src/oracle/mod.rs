@@ -1,55 +1,16 @@
 //! A drafter that knows the true continuation, and proposes it with errors at a known rate.
 
+mod prophecy;
+
 use dssd_proto::v1::{
-    Commit, DraftStopReason, DraftedToken, DrafterLoad, DrafterMessage, GetDrafterInfoRequest,
+    Commit, DraftStopReason, DrafterLoad, DrafterMessage, GetDrafterInfoRequest,
     GetDrafterInfoResponse, Open, Proposal, Ready, Resync, VerifierMessage, drafter_message,
     drafting_server::Drafting, verifier_message,
 };
 use futures::{Stream, stream};
-use rand::{Rng as _, SeedableRng as _};
-use rand_chacha::ChaCha8Rng;
-use std::{
-    collections::HashMap,
-    hash::{DefaultHasher, Hash as _, Hasher as _},
-    pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
-};
+pub(crate) use prophecy::{OracleSettings, Prophecy, Truth};
+use std::pin::Pin;
 use tonic::{Request, Response, Status, Streaming};
-
-/// What each generation is going to be, by its `request_id`. Clones share it.
-#[derive(Clone, Default)]
-pub(crate) struct Truth {
-    by_request: Arc<Mutex<HashMap<String, Arc<[u32]>>>>,
-}
-
-impl Truth {
-    /// Tells the tokens that the generation `request_id` will have, the prompt's left out.
-    pub(crate) fn tell(&self, request_id: &str, generated: &[u32]) {
-        // No code panics while it holds the lock.
-        let mut map = self
-            .by_request
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        map.insert(request_id.to_owned(), generated.into());
-    }
-
-    fn of(&self, request_id: &str) -> Arc<[u32]> {
-        let map = self
-            .by_request
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        map.get(request_id).cloned().unwrap_or_default()
-    }
-}
-
-/// How well an oracle drafts.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct OracleSettings {
-    /// Probability that a proposed token is the true one, 0 to 1.
-    pub(crate) acceptance: f64,
-    /// Which tokens are wrong depends on this, the generation and the position alone.
-    pub(crate) seed: u64,
-}
 
 /// The drafter, as a gRPC service.
 #[derive(Clone)]
@@ -66,17 +27,7 @@ impl Oracle {
 
     /// What it says of the generation that `open` begins.
     pub(crate) fn prophecy(&self, open: &Open) -> Prophecy {
-        let mut name = DefaultHasher::new();
-        open.request_id.hash(&mut name);
-        let mut noise = ChaCha8Rng::seed_from_u64(self.settings.seed);
-        noise.set_stream(name.finish());
-        Prophecy {
-            truth: self.truth.of(&open.request_id),
-            prompt_length: open.prompt_length,
-            vocabulary: open.vocabulary_size,
-            acceptance: self.settings.acceptance,
-            noise,
-        }
+        Prophecy::new(&self.truth, self.settings, open)
     }
 }
 
@@ -90,16 +41,6 @@ struct Generation {
     prophecy: Prophecy,
     /// Committed tokens, prompt included.
     committed: u32,
-}
-
-/// What an oracle says of one generation.
-pub(crate) struct Prophecy {
-    truth: Arc<[u32]>,
-    prompt_length: u32,
-    vocabulary: u32,
-    acceptance: f64,
-    /// The errors; a position has its own place in it.
-    noise: ChaCha8Rng,
 }
 
 impl Session {
@@ -162,29 +103,6 @@ impl Generation {
     }
 }
 
-impl Prophecy {
-    /// The position after the last known one.
-    fn end(&self) -> u32 {
-        self.prompt_length + self.truth.len() as u32
-    }
-
-    /// The token at `position`; beyond the known ones, an arbitrary one.
-    pub(crate) fn propose(&mut self, position: u32) -> DraftedToken {
-        let index = position.saturating_sub(self.prompt_length) as usize;
-        let token = self.truth.get(index).copied().unwrap_or_default();
-        // Two draws of 64 bits each, so that every position has four words of its own.
-        self.noise.set_word_pos(u128::from(position) * 4);
-        let right = self.noise.random_bool(self.acceptance);
-        let shift = 1 + self.noise.random::<u64>() % u64::from(self.vocabulary.max(2) - 1);
-        let wrong = (u64::from(token) + shift) % u64::from(self.vocabulary.max(1));
-        DraftedToken {
-            token_id: if right { token } else { wrong as u32 },
-            exit_head: 0,
-            entropy: 0.0,
-        }
-    }
-}
-
 #[tonic::async_trait]
 impl Drafting for Oracle {
     type DraftStream = Pin<Box<dyn Stream<Item = Result<DrafterMessage, Status>> + Send>>;
@@ -225,11 +143,11 @@ mod tests {
     use super::{Generation, Oracle, OracleSettings, Session, Truth};
     use dssd_proto::v1::{Commit, Open, VerifierMessage, drafter_message, verifier_message};
 
-    fn generation(acceptance: f64) -> Generation {
+    fn generation() -> Generation {
         let truth = Truth::default();
         truth.tell("a", &(0..1000).collect::<Vec<_>>());
         let settings = OracleSettings {
-            acceptance,
+            acceptance: 1.0,
             seed: 3,
         };
         let mut session = Session {
@@ -252,22 +170,8 @@ mod tests {
     }
 
     #[test]
-    fn errors_have_their_rate_and_depend_on_the_position_alone() {
-        let mut generation = generation(0.7);
-        let mut right = 0;
-        for position in 2..1002 {
-            let first = generation.prophecy.propose(position);
-            assert!(first.token_id < 1000);
-            assert_eq!(first, generation.prophecy.propose(position));
-            right += u32::from(first.token_id == position - 2);
-        }
-        // Mean 700, standard deviation 14.5: five of them.
-        assert!((628..=772).contains(&right), "{right}");
-    }
-
-    #[test]
     fn a_proposal_follows_the_commit_and_ends_with_the_truth() {
-        let mut generation = generation(1.0);
+        let mut generation = generation();
         let mut proposed = |first_position, max_draft_tokens| {
             let commit = Commit {
                 epoch: 1,

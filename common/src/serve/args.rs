@@ -1,0 +1,123 @@
+//! The flags that both services have: one field for each, one environment variable for each.
+
+use super::{Dtype, KvMemory, LogFormat, ModelSettings, Switch, parse_seconds};
+use crate::{
+    Error, Result,
+    policy::{DEFAULT_POLICY, PolicySpec},
+};
+use clap::{Arg, Args, CommandFactory, FromArgMatches, builder::Resettable};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+// No doc comment here: clap would show it as the description of a service.
+#[expect(
+    missing_docs,
+    reason = "see the comment above; every field is described"
+)]
+#[derive(Args, Clone, Debug)]
+pub struct ServeArgs {
+    /// Hugging Face model folder [default: the demo model]
+    #[arg(long, env = "DSSD_MODEL", value_name = "DIR")]
+    pub model: Option<PathBuf>,
+    /// Address to listen on
+    #[arg(long, env = "DSSD_LISTEN", value_name = "ADDR")]
+    pub listen: SocketAddr,
+    /// Threads of a pass [default: one for each core]
+    #[arg(long, env = "DSSD_THREADS", value_name = "N")]
+    pub threads: Option<usize>,
+    /// Type of the weights in memory: auto (as stored), f32, bf16 or f16
+    #[arg(long, env = "DSSD_DTYPE", default_value_t = Dtype::Auto)]
+    pub dtype: Dtype,
+    /// KV cache: bytes (512MiB) or a share of the free memory (0.25) [default: what max-sequences can use, up to 0.25]
+    #[arg(long, env = "DSSD_KV_MEMORY", value_name = "BYTES|SHARE")]
+    pub kv_memory: Option<KvMemory>,
+    /// Generations at once
+    #[arg(long, env = "DSSD_MAX_SEQUENCES", value_name = "N")]
+    pub max_sequences: usize,
+    /// Tokens of one generation, prompt included [default: what the model is made for]
+    #[arg(long, env = "DSSD_MAX_CONTEXT", value_name = "N")]
+    pub max_context: Option<usize>,
+    /// Rows (token positions) of one step
+    #[arg(
+        long,
+        env = "DSSD_MAX_STEP_ROWS",
+        value_name = "N",
+        default_value = "256"
+    )]
+    pub max_step_rows: usize,
+    /// Draft policy where none is named: fixed:HEAD:TOKENS, entropy:NATS or off
+    #[arg(long, env = "DSSD_POLICY", default_value = DEFAULT_POLICY)]
+    pub policy: String,
+    /// Longest draft, in tokens
+    #[arg(long, env = "DSSD_MAX_DRAFT_TOKENS", value_name = "N")]
+    pub max_draft_tokens: u32,
+    /// Time for what runs to end after a shutdown
+    #[arg(long, env = "DSSD_DRAIN_TIMEOUT", value_name = "SECONDS", value_parser = parse_seconds)]
+    pub drain_timeout: Duration,
+    /// Whether server reflection is offered: on or off
+    #[arg(long, env = "DSSD_REFLECTION", default_value_t = Switch::On)]
+    pub reflection: Switch,
+    /// Look of the log: text or json
+    #[arg(long, env = "DSSD_LOG_FORMAT", default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+}
+
+impl ServeArgs {
+    /// The default policy, after a check of what needs no model.
+    ///
+    /// # Errors
+    /// If a flag's value cannot work.
+    pub fn check(&self) -> Result<PolicySpec> {
+        check_positive("--max-sequences", self.max_sequences)?;
+        check_positive("--max-step-rows", self.max_step_rows)?;
+        check_positive("--max-draft-tokens", self.max_draft_tokens as usize)?;
+        check_positive("--threads", self.threads.unwrap_or(1))?;
+        self.policy.parse()
+    }
+
+    /// How the model is held, cut into bands at `band_ends`.
+    pub fn model_settings(&self, band_ends: Vec<usize>) -> ModelSettings {
+        ModelSettings {
+            threads: self.threads,
+            dtype: self.dtype,
+            kv_memory: self.kv_memory,
+            max_sequences: self.max_sequences,
+            max_context: self.max_context,
+            band_ends,
+        }
+    }
+}
+
+/// Gives a flag of [`ServeArgs`] the default that a service has for it.
+pub fn or_else(arg: Arg, default: &'static str) -> Arg {
+    arg.default_value(default).required(false)
+}
+
+/// Refuses 0 as the value of `flag`.
+///
+/// # Errors
+/// If it is 0.
+pub fn check_positive(flag: &'static str, value: usize) -> Result<()> {
+    if value > 0 {
+        return Ok(());
+    }
+    Err(Error::InvalidParameter {
+        field: flag,
+        reason: "must be at least 1".to_owned(),
+    })
+}
+
+/// The settings of a command line without flags, whatever the environment says.
+///
+/// # Errors
+/// If `C` has a flag that must be given.
+pub fn default_settings<C: CommandFactory + FromArgMatches>() -> Result<C> {
+    let command = C::command().mut_args(|arg| arg.env(Resettable::Reset));
+    let name = command.get_name().to_owned();
+    command
+        .try_get_matches_from([name])
+        .and_then(|matches| C::from_arg_matches(&matches))
+        .map_err(|error| Error::InvalidParameter {
+            field: "command line",
+            reason: error.to_string(),
+        })
+}

@@ -1,0 +1,165 @@
+//! One step: one band, for every sequence that waits for it.
+
+use super::Scheduler;
+use crate::{
+    Result,
+    engine::{EngineParts, StreamKey, sequence::Want},
+};
+use dssd_common::model::Span;
+use std::time::Instant;
+use tonic::Status;
+
+/// Weight of the newest step in the mean that is reported.
+const NEWEST: f64 = 0.1;
+
+impl Scheduler {
+    /// Runs the band of the sequence that has waited longest, for every sequence that waits for
+    /// that band; false if there is nothing to do.
+    pub(super) fn step(&mut self) -> bool {
+        self.stop_drafts();
+        let batch = self.plan();
+        if batch.is_empty() {
+            return false;
+        }
+        let begun = Instant::now();
+        if let Err(error) = self.pass(&batch) {
+            tracing::error!(%error, "a pass failed");
+            let mut keys: Vec<StreamKey> = batch
+                .iter()
+                .map(|(index, _)| self.sequences[*index].key)
+                .collect();
+            for key in keys.drain(..) {
+                if let Some(index) = self.find(key) {
+                    self.end(index, Status::internal(error.to_string()));
+                }
+            }
+        }
+        self.step_seconds += NEWEST * (begun.elapsed().as_secs_f64() - self.step_seconds);
+        true
+    }
+
+    fn plan(&self) -> Vec<(usize, Want)> {
+        let mut budget = self.parts.max_step_rows;
+        let mut order: Vec<usize> = (0..self.sequences.len()).collect();
+        order.sort_by_key(|&index| self.sequences[index].waiting_since);
+        let mut batch: Vec<(usize, Want)> = Vec::new();
+        for index in order {
+            if budget == 0 {
+                break;
+            }
+            let Some(want) = self.sequences[index].want(&self.parts.kv, budget) else {
+                continue;
+            };
+            if batch
+                .first()
+                .is_none_or(|(_, first)| first.band == want.band)
+            {
+                let id = self.sequences[index]
+                    .drafting
+                    .as_ref()
+                    .map(|drafting| drafting.id);
+                let start = id.map_or(want.end, |id| self.parts.kv.len(id, want.band));
+                budget = budget.saturating_sub(want.end - start);
+                batch.push((index, want));
+            }
+        }
+        batch
+    }
+
+    /// Runs a batch through its band, reads the exits that the policies ask for, and lets them decide.
+    fn pass(&mut self, batch: &[(usize, Want)]) -> Result<()> {
+        let Some(band) = batch.first().map(|(_, want)| want.band) else {
+            return Ok(());
+        };
+        let Self {
+            parts,
+            sequences,
+            hidden,
+            logits,
+            summaries,
+            ..
+        } = self;
+        let rows_of = |parts: &EngineParts, index: usize, want: &Want| {
+            let id = sequences[index]
+                .drafting
+                .as_ref()
+                .map(|drafting| drafting.id);
+            id.map(|id| (id, want.end - parts.kv.len(id, band)))
+        };
+        let placed: Vec<_> = batch
+            .iter()
+            .filter_map(|(index, want)| {
+                rows_of(parts, *index, want).map(|(id, rows)| (*index, id, rows, want))
+            })
+            .collect();
+        let spans: Vec<Span<'_>> = placed
+            .iter()
+            .map(|(_, id, _, want)| Span {
+                sequence: *id,
+                end: want.end,
+                tokens: &want.tokens,
+            })
+            .collect();
+        let width = parts.decoder.config().hidden;
+        let states = parts.decoder.advance(&mut parts.kv, band, &spans)?;
+        hidden.clear();
+        let mut row = 0;
+        let mut readers = Vec::new();
+        for (index, _, rows, want) in &placed {
+            row += rows;
+            let policy = sequences[*index]
+                .drafting
+                .as_ref()
+                .and_then(|drafting| drafting.policy.as_ref());
+            if want.decides && policy.is_some_and(|policy| policy.reads(band)) {
+                hidden.extend_from_slice(&states[(row - 1) * width..row * width]);
+                readers.push(sequences[*index].key);
+            }
+        }
+        let layer = parts.decoder.band_ends()[band];
+        let vocabulary = parts.decoder.vocabulary();
+        parts.decoder.exit_logits(layer, hidden, logits);
+        parts
+            .decoder
+            .kernels()
+            .summarize(logits, vocabulary, summaries);
+        let advanced: Vec<(StreamKey, usize, bool)> = placed
+            .iter()
+            .map(|(index, _, rows, want)| (sequences[*index].key, *rows, want.decides))
+            .collect();
+        self.deliver(band, &advanced, &readers);
+        Ok(())
+    }
+
+    fn deliver(
+        &mut self,
+        band: usize,
+        advanced: &[(StreamKey, usize, bool)],
+        readers: &[StreamKey],
+    ) {
+        let (now, load) = (self.now(), self.load());
+        for (key, rows, decides) in advanced {
+            let Some(index) = self.find(*key) else {
+                continue;
+            };
+            let sequence = &mut self.sequences[index];
+            let ready = if band == 0 {
+                sequence.session.fed(*rows, load)
+            } else {
+                None
+            };
+            let read = readers.iter().position(|reader| reader == key);
+            if *decides && read.is_none() {
+                sequence.depth = band + 1;
+            }
+            if !*decides {
+                // A long prompt takes its turns with the drafts of others.
+                sequence.waiting_since = now;
+            }
+            self.send(index, ready);
+            if let Some(row) = read {
+                self.decide(*key, band, row);
+            }
+        }
+    }
+}

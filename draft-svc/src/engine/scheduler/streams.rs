@@ -1,0 +1,87 @@
+//! Streams: they come, bring messages, get answers, and go.
+
+use super::Scheduler;
+use crate::{
+    Error, Result,
+    engine::{
+        Outbox, StreamKey,
+        sequence::{Drafting, Sequence},
+    },
+    session::DraftSession,
+};
+use dssd_proto::v1::{DrafterMessage, VerifierMessage};
+use tonic::Status;
+
+impl Scheduler {
+    pub(super) fn open(&mut self, key: StreamKey, outbox: Outbox) {
+        if self.sequences.len() >= self.parts.max_sequences {
+            let reason = format!(
+                "{} streams are open, the most that this drafter takes",
+                self.sequences.len()
+            );
+            // A verifier that is gone needs no answer.
+            _ = outbox.try_send(Err(Error::NoRoom(reason).into()));
+            return;
+        }
+        let session = DraftSession::new(self.parts.profile.clone());
+        self.sequences.push(Sequence::new(key, outbox, session));
+    }
+
+    pub(super) fn on_message(&mut self, index: usize, message: VerifierMessage) {
+        let (now, load) = (self.now(), self.load());
+        let sequence = &mut self.sequences[index];
+        sequence.waiting_since = now;
+        sequence.depth = 0;
+        match sequence.session.on_message(message, now, load) {
+            Ok(answer) => match self.follow(index) {
+                Ok(()) => self.send(index, answer),
+                Err(error) => self.end(index, error.into()),
+            },
+            Err(refusal) => self.end(index, Error::Refused(refusal).into()),
+        }
+    }
+
+    /// Brings history and cache of a sequence to what its session holds.
+    fn follow(&mut self, index: usize) -> Result<()> {
+        let Self {
+            parts, sequences, ..
+        } = self;
+        let Sequence {
+            session, drafting, ..
+        } = &mut sequences[index];
+        let Some(settings) = session.settings() else {
+            return Ok(());
+        };
+        let drafting = match drafting {
+            Some(drafting) => drafting,
+            None => drafting.insert(Drafting::open(settings, session.tokens(), parts)?),
+        };
+        let plan = session.plan();
+        // The last token of a draft gets no keys and values, nor does the newest committed one.
+        let wanted = plan.goal.map_or(0, |goal| goal.max_draft_tokens as usize);
+        drafting.check_room(&parts.kv, session.tokens().len() + wanted)?;
+        drafting.follow(session.tokens());
+        parts.kv.truncate(drafting.id, plan.truncate_to);
+        Ok(())
+    }
+
+    pub(super) fn send(&mut self, index: usize, message: Option<DrafterMessage>) {
+        let Some(message) = message else { return };
+        // A verifier that does not read its messages, or is gone, is done with.
+        if self.sequences[index].outbox.try_send(Ok(message)).is_err() {
+            self.remove(index);
+        }
+    }
+
+    pub(super) fn end(&mut self, index: usize, status: Status) {
+        _ = self.sequences[index].outbox.try_send(Err(status));
+        self.remove(index);
+    }
+
+    pub(super) fn remove(&mut self, index: usize) {
+        let sequence = self.sequences.swap_remove(index);
+        if let Some(drafting) = sequence.drafting {
+            self.parts.kv.close(drafting.id);
+        }
+    }
+}

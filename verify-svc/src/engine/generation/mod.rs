@@ -1,0 +1,213 @@
+//! One running generation: what it computes next, and what a pass gave it.
+
+mod report;
+
+use super::{
+    GenerationKey,
+    link::Link,
+    logprobs::token_logprobs,
+    output::Output,
+    request::{Event, GenerateRequest},
+    work::{End, Outcome, PassResult, Turn, Work, WorkKind},
+};
+use crate::{
+    Error, Result,
+    session::{Next, RoundHints, VerifySession},
+};
+use dssd_common::{
+    kv::{KvCache, SequenceId},
+    sampling::{self, History, Sampler, Scratch},
+    tokenizer::TextStream,
+};
+use dssd_proto::v1::{self, PlainReason};
+use std::time::{Duration, Instant};
+
+/// Time in which a drafter must have processed what an Open tells it.
+const READY_TIMEOUT: Duration = Duration::from_secs(60);
+
+pub(super) struct Generation {
+    pub(super) key: GenerationKey,
+    pub(super) request: GenerateRequest,
+    pub(super) sequence: SequenceId,
+    pub(super) session: VerifySession,
+    pub(super) link: Option<Link>,
+    pub(super) attempts: u64,
+    sampler: Sampler,
+    history: History,
+    output: Output,
+    rounds: u32,
+    passes: u64,
+    verify_time: Duration,
+}
+
+impl Generation {
+    /// A generation; with its end, if the resumed tokens hold one already.
+    pub(super) fn new(
+        key: GenerationKey,
+        request: GenerateRequest,
+        sequence: SequenceId,
+        vocabulary: usize,
+        text: Option<TextStream>,
+    ) -> Result<(Self, Option<End>)> {
+        let sampler = Sampler::new(
+            request.sampling.clone(),
+            vocabulary,
+            request.stops.token_ids.clone(),
+        )?;
+        let (output, stop) = Output::new(request.stops.clone(), text, &request.resumed)?;
+        let mut open = request
+            .draft
+            .as_ref()
+            .map(|draft| draft.open.clone())
+            .unwrap_or_default();
+        open.token_ids = [request.prompt.as_slice(), &request.resumed].concat();
+        let generation = Self {
+            key,
+            history: History::new(&request.prompt, &request.resumed),
+            session: VerifySession::new(open),
+            link: None,
+            attempts: 0,
+            sampler,
+            output,
+            rounds: 0,
+            passes: 0,
+            verify_time: Duration::ZERO,
+            request,
+            sequence,
+        };
+        Ok((generation, stop.map(End::Stop)))
+    }
+
+    /// Positions that the generation may reach: all but the last token get keys and values.
+    pub(super) fn capacity(request: &GenerateRequest) -> usize {
+        request.prompt.len() + request.max_new_tokens
+    }
+
+    /// Why its drafter is not worth waiting for any more, if so.
+    pub(super) fn gives_drafter_up(&self, now: Instant) -> Option<&'static str> {
+        let since = self.link.as_ref().and_then(|link| link.since);
+        let overdue = since.is_some_and(|since| now.duration_since(since) > READY_TIMEOUT);
+        if overdue && !self.session.is_ready() {
+            return Some("is not ready to draft in time");
+        }
+        self.session.is_silent().then_some("sends no proposals")
+    }
+
+    pub(super) fn remaining(&self) -> usize {
+        self.request.max_new_tokens - self.history.generated().len()
+    }
+
+    /// What to compute next, in at most `budget` rows.
+    pub(super) fn turn(&mut self, kv: &KvCache, budget: usize, now: Duration) -> Turn {
+        let computed = kv.len(self.sequence, 0);
+        let lacking = &self.history.tokens()[computed..];
+        if lacking.len() > budget {
+            return Turn::Run(Work {
+                tokens: lacking[..budget].to_vec(),
+                kind: WorkKind::Prefill,
+            });
+        }
+        let mut tokens = lacking.to_vec();
+        if tokens.len() > 1 || self.history.generated().len() == self.request.resumed.len() {
+            return Turn::Run(Work {
+                tokens,
+                kind: WorkKind::Plain(None),
+            });
+        }
+        match self.session.next(now) {
+            Next::Wait { until } => Turn::Wait(until),
+            Next::Plain(reason) => {
+                let off = self.request.draft.is_none();
+                let reason = if off { PlainReason::Off } else { reason };
+                Turn::Run(Work {
+                    tokens,
+                    kind: WorkKind::Plain(Some(reason)),
+                })
+            }
+            Next::Verify(mut proposal) => {
+                // The newest token needs a row of its own; what does not fit counts as rejected.
+                proposal.tokens.truncate(budget - 1);
+                tokens.extend(proposal.tokens.iter().map(|drafted| drafted.token_id));
+                Turn::Run(Work {
+                    tokens,
+                    kind: WorkKind::Verify(proposal),
+                })
+            }
+        }
+    }
+
+    /// Takes the outcome of a pass; returns the tokens that it committed, how many drafted ones
+    /// were right (`None` for a plain row), and why the generation ends, if it does.
+    ///
+    /// # Errors
+    /// If the logits hold nothing that can be chosen.
+    pub(super) fn finish_pass(
+        &mut self,
+        work: &Work,
+        pass: &PassResult<'_>,
+        kv: &mut KvCache,
+        scratch: &mut Scratch,
+    ) -> Result<Outcome> {
+        let draft: Option<Vec<u32>> = match &work.kind {
+            WorkKind::Prefill => return Ok(Outcome::default()),
+            WorkKind::Plain(_) => None,
+            WorkKind::Verify(proposal) => {
+                Some(proposal.tokens.iter().map(|token| token.token_id).collect())
+            }
+        };
+        let mut end = None;
+        // Row i is filtered with the history that plain decoding has there: it is chosen only if
+        // the drafted tokens before it were right.
+        let accepted = sampling::accept(draft.as_deref().unwrap_or_default(), |row| {
+            if end.is_some() {
+                return Ok(None);
+            }
+            let logits = &pass.logits[row * pass.vocabulary..(row + 1) * pass.vocabulary];
+            let choice = self.sampler.choose(logits, &self.history, scratch);
+            let token = choice.map_err(|error| Error::internal("choosing a token", error))?;
+            end = self.take(token, logits)?;
+            Ok::<_, Error>(Some(token))
+        })?;
+        let outcome = Outcome {
+            accepted: draft.map(|_| accepted.accepted),
+            committed: accepted.committed,
+            end,
+        };
+        kv.truncate(self.sequence, self.history.len() - 1);
+        self.account(work, &outcome, pass.seconds);
+        Ok(outcome)
+    }
+
+    /// Takes one chosen token; says whether it ends the generation.
+    fn take(&mut self, token: u32, logits: &[f32]) -> Result<Option<End>> {
+        let top = self.request.logprobs;
+        let logprobs = top
+            .map(|top| token_logprobs(logits, token, top))
+            .transpose()?;
+        self.history.push(token);
+        let stop = self.output.push(token, logprobs)?.map(End::Stop);
+        Ok(stop.or_else(|| (self.remaining() == 0).then_some(End::Length)))
+    }
+
+    /// Sends what may be sent now.
+    pub(super) fn flush(&mut self) {
+        if let Some(tokens) = self.output.take() {
+            self.emit(Event::Tokens(tokens));
+        }
+    }
+
+    /// Tells the session of a round, and returns what the drafter is to hear.
+    pub(super) fn commit(
+        &mut self,
+        outcome: &Outcome,
+        hints: &RoundHints,
+    ) -> Option<v1::VerifierMessage> {
+        self.session
+            .committed(&outcome.committed, outcome.accepted, hints)
+    }
+
+    pub(super) fn emit(&self, event: Event) {
+        // A closed channel is noticed at the next step.
+        _ = self.request.events.send(event);
+    }
+}

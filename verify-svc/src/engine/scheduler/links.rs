@@ -1,0 +1,120 @@
+//! The streams between generations and drafters.
+
+use super::Scheduler;
+use crate::{
+    drafters::{Drafters, LinkEvent},
+    engine::{LinkKey, generation::Generation, link::Link},
+};
+use dssd_proto::v1;
+use std::{net::SocketAddr, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+impl Scheduler {
+    /// Asks for a drafter, if this generation may have one.
+    pub(super) fn attach(&mut self, index: usize) {
+        let Self {
+            parts,
+            generations,
+            handle,
+            ..
+        } = self;
+        let generation = &mut generations[index];
+        let Some(drafters) = parts
+            .drafters
+            .as_ref()
+            .filter(|_| generation.request.draft.is_some())
+        else {
+            return;
+        };
+        generation.attempts += 1;
+        let key = LinkKey {
+            generation: generation.key,
+            attempt: generation.attempts,
+        };
+        let end = CancellationToken::new();
+        drafters.attach(handle.clone(), key, end.clone());
+        generation.link = Some(Link::new(key, end));
+    }
+
+    pub(super) fn on_link(&mut self, key: LinkKey, event: LinkEvent) {
+        let current = |g: &Generation| g.link.as_ref().is_some_and(|link| link.key == key);
+        let Some(index) = self.generations.iter().position(current) else {
+            return;
+        };
+        let now = self.now();
+        let generation = &mut self.generations[index];
+        match event {
+            LinkEvent::Attached { address, sender } => {
+                if let Some(link) = &mut generation.link {
+                    link.address = Some(address);
+                    link.sender = Some(sender);
+                    link.since = Some(Instant::now());
+                }
+                let open = generation.session.attach();
+                self.send(index, open);
+            }
+            LinkEvent::Message(message) => match generation.session.on_message(message, now) {
+                Ok(answer) => {
+                    if let Some(link) = generation
+                        .link
+                        .as_mut()
+                        .filter(|_| generation.session.is_ready())
+                    {
+                        link.since = None;
+                    }
+                    if let Some(message) = answer {
+                        self.send(index, message);
+                    }
+                }
+                Err(nonsense) => {
+                    self.replace_drafter(index, &nonsense.to_string());
+                }
+            },
+            LinkEvent::Lost => {
+                generation.session.on_lost();
+                self.attach(index);
+            }
+            LinkEvent::Refused => {
+                generation.session.on_lost();
+                generation.link = None;
+            }
+        }
+    }
+
+    /// Leaves the drafter of a generation out for a while, and asks for another one.
+    pub(super) fn replace_drafter(&mut self, index: usize, reason: &str) {
+        if let Some((drafters, address)) = self.drafter_of(index) {
+            drafters.exclude(address, reason);
+        }
+        self.generations[index].session.on_lost();
+        self.attach(index);
+    }
+
+    /// The drafter of a generation was right about a token.
+    pub(super) fn praise(&self, index: usize) {
+        if let Some((drafters, address)) = self.drafter_of(index) {
+            drafters.accepted(address);
+        }
+    }
+
+    fn drafter_of(&self, index: usize) -> Option<(&Drafters, SocketAddr)> {
+        let address = self.generations[index].link.as_ref()?.address?;
+        Some((self.parts.drafters.as_ref()?, address))
+    }
+
+    /// Sends a message to the drafter; one that takes none is lost.
+    pub(super) fn send(&mut self, index: usize, message: v1::VerifierMessage) {
+        let generation = &mut self.generations[index];
+        let Some(sender) = generation
+            .link
+            .as_ref()
+            .and_then(|link| link.sender.as_ref())
+        else {
+            return;
+        };
+        if sender.try_send(message).is_err() {
+            generation.session.on_lost();
+            self.attach(index);
+        }
+    }
+}

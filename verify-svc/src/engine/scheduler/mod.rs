@@ -1,0 +1,141 @@
+//! The loop of the engine: takes whatever is runnable, runs it in one pass, never waits for a
+//! single sequence.
+
+mod admission;
+mod links;
+mod step;
+
+use super::{
+    Command, EngineHandle, EngineParts, cost::StepCost, generation::Generation, request::Event,
+    scoring::Scoring, work::End,
+};
+use crate::Error;
+use dssd_common::sampling::Scratch;
+use dssd_proto::v1;
+use std::{
+    sync::mpsc::{Receiver, RecvTimeoutError},
+    time::{Duration, Instant},
+};
+
+/// When the loop goes on.
+enum Wake {
+    Now,
+    At(Duration),
+    OnCommand,
+}
+
+pub(super) struct Scheduler {
+    parts: EngineParts,
+    handle: EngineHandle,
+    generations: Vec<Generation>,
+    scorings: Vec<Scoring>,
+    cost: StepCost,
+    started: Instant,
+    next_key: u64,
+    /// Which generation is served first in the next step.
+    first: usize,
+    draining: bool,
+    hidden: Vec<f32>,
+    logits: Vec<f32>,
+    scratch: Scratch,
+}
+
+impl Scheduler {
+    pub(super) fn new(parts: EngineParts, handle: EngineHandle) -> Self {
+        Self {
+            parts,
+            handle,
+            generations: Vec::new(),
+            scorings: Vec::new(),
+            cost: StepCost::new(),
+            started: Instant::now(),
+            next_key: 0,
+            first: 0,
+            draining: false,
+            hidden: Vec::new(),
+            logits: Vec::new(),
+            scratch: Scratch::default(),
+        }
+    }
+
+    pub(super) fn run(mut self, inbox: &Receiver<Command>) {
+        let mut wake = Wake::OnCommand;
+        while self.receive(inbox, &wake) {
+            self.expire();
+            wake = self.step();
+            if self.draining && self.generations.is_empty() && self.scorings.is_empty() {
+                break;
+            }
+        }
+        for generation in self.generations.drain(..) {
+            generation.emit(Event::Failed(Error::Draining));
+        }
+        for scoring in self.scorings.drain(..) {
+            scoring.finish(Err(Error::Draining));
+        }
+    }
+
+    fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// Takes all commands that are there, after waiting as `wake` says; false to end.
+    fn receive(&mut self, inbox: &Receiver<Command>, wake: &Wake) -> bool {
+        let first = match wake {
+            Wake::Now => None,
+            Wake::OnCommand => match inbox.recv() {
+                Ok(command) => Some(command),
+                Err(_) => return false,
+            },
+            Wake::At(until) => match inbox.recv_timeout(until.saturating_sub(self.now())) {
+                Ok(command) => Some(command),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => return false,
+            },
+        };
+        first
+            .into_iter()
+            .chain(inbox.try_iter())
+            .all(|command| self.handle_command(command))
+    }
+
+    fn handle_command(&mut self, command: Command) -> bool {
+        match command {
+            Command::Shutdown => return false,
+            Command::Drain => self.draining = true,
+            Command::Generate(request, reply) => {
+                let admitted = self.admit(*request);
+                // If the caller is gone, so is the receiver of its events, and the generation ends.
+                _ = reply.send(admitted);
+            }
+            Command::Score(request) => self.admit_scoring(request),
+            Command::Abort(request_id) => {
+                let found = self
+                    .generations
+                    .iter()
+                    .position(|g| g.request.request_id == request_id);
+                if let Some(index) = found {
+                    self.remove(index).finish(End::Aborted);
+                }
+            }
+            Command::Link { link, event } => self.on_link(link, event),
+            Command::Load(reply) => _ = reply.send(self.load()),
+        }
+        true
+    }
+
+    fn load(&self) -> v1::GetLoadResponse {
+        let usage = self.parts.kv.usage();
+        let step = self
+            .cost
+            .expect(self.generations.len().max(1))
+            .unwrap_or(0.0);
+        v1::GetLoadResponse {
+            running: (self.generations.len() + self.scorings.len()) as u32,
+            waiting: 0,
+            free_kv_blocks: usage.free_blocks() as u32,
+            kv_blocks: usage.total_blocks as u32,
+            step_us: (step * 1e6) as u64,
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! One step: whatever is runnable, in one pass.
+
+use super::{Scheduler, Wake};
+use crate::{
+    Error, Result,
+    engine::{
+        request::Event,
+        work::{End, PassResult, Turn, Work, WorkKind},
+    },
+    session::RoundHints,
+};
+use dssd_common::model::Span;
+use std::time::{Duration, Instant};
+
+/// The least time that a draft is given: below it the scheduling of threads decides, not work.
+const LEAST_DRAFT_BUDGET: Duration = Duration::from_millis(20);
+/// Time that a proposal may be on its way beyond its drafting.
+const WIRE_ALLOWANCE: Duration = Duration::from_millis(10);
+
+/// One row in so many is kept for scoring, while there is any.
+const SCORING_PART: usize = 4;
+
+/// One step: rows of some generations, and of at most one request to score.
+#[derive(Default)]
+struct Batch {
+    work: Vec<(usize, Work)>,
+    scoring: Vec<u32>,
+}
+
+impl Batch {
+    fn rows(&self) -> usize {
+        self.work
+            .iter()
+            .map(|(_, work)| work.tokens.len())
+            .sum::<usize>()
+            + self.scoring.len()
+    }
+}
+
+impl Scheduler {
+    /// Runs one pass over whatever is runnable.
+    pub(super) fn step(&mut self) -> Wake {
+        let (batch, wait) = self.plan();
+        if batch.rows() == 0 {
+            return wait.map_or(Wake::OnCommand, Wake::At);
+        }
+        match self.pass(&batch) {
+            Ok(seconds) => self.deliver(batch, seconds),
+            Err(error) => self.fail(&batch, &error),
+        }
+        Wake::Now
+    }
+
+    /// What runs now, and when the first of those that wait is to be looked at again.
+    fn plan(&mut self) -> (Batch, Option<Duration>) {
+        let now = self.now();
+        let most = self.parts.limits.max_step_rows;
+        // Scoring gets a part of every step, so that no load of generations can starve it.
+        let kept = if self.scorings.is_empty() {
+            0
+        } else {
+            most / SCORING_PART
+        };
+        let mut budget = most - kept;
+        let mut batch = Batch::default();
+        let mut wait: Option<Duration> = None;
+        let count = self.generations.len();
+        self.first = (self.first + 1) % count.max(1);
+        for index in (0..count).map(|i| (self.first + i) % count) {
+            if budget == 0 {
+                break;
+            }
+            match self.generations[index].turn(&self.parts.kv, budget, now) {
+                Turn::Run(work) => {
+                    budget -= work.tokens.len();
+                    batch.work.push((index, work));
+                }
+                Turn::Wait(until) => {
+                    wait = Some(wait.map_or(until, |earliest| earliest.min(until)))
+                }
+            }
+        }
+        if let Some(scoring) = self.scorings.first() {
+            batch.scoring = scoring.rows(&self.parts.kv, budget + kept).to_vec();
+        }
+        (batch, wait)
+    }
+
+    /// Computes a batch; afterwards `self.logits` are those of the rows that need them, in order.
+    fn pass(&mut self, batch: &Batch) -> Result<Duration> {
+        let Self {
+            parts,
+            generations,
+            scorings,
+            hidden,
+            logits,
+            ..
+        } = self;
+        let begun = Instant::now();
+        let mut spans: Vec<Span<'_>> = Vec::with_capacity(batch.work.len() + 1);
+        let mut needed = Vec::with_capacity(batch.work.len() + 1);
+        for (index, work) in &batch.work {
+            let sequence = generations[*index].sequence;
+            let end = parts.kv.len(sequence, 0) + work.tokens.len();
+            spans.push(Span {
+                sequence,
+                end,
+                tokens: &work.tokens,
+            });
+            needed.push(work.logits_rows());
+        }
+        if let Some(scoring) = scorings.first().filter(|_| !batch.scoring.is_empty()) {
+            let end = parts.kv.len(scoring.sequence, 0) + batch.scoring.len();
+            spans.push(Span {
+                sequence: scoring.sequence,
+                end,
+                tokens: &batch.scoring,
+            });
+            needed.push(batch.scoring.len());
+        }
+        let width = parts.decoder.config().hidden;
+        let states = parts.decoder.advance(&mut parts.kv, 0, &spans)?;
+        hidden.clear();
+        let mut row = 0;
+        for (span, needed) in spans.iter().zip(needed) {
+            row += span.tokens.len();
+            hidden.extend_from_slice(&states[(row - needed) * width..row * width]);
+        }
+        parts.decoder.logits(hidden, logits);
+        let seconds = begun.elapsed();
+        self.cost.observe(batch.rows(), seconds.as_secs_f64());
+        Ok(seconds)
+    }
+
+    /// Gives every generation of a batch its logits, commits, and removes those that are done.
+    fn deliver(&mut self, batch: Batch, seconds: Duration) {
+        let vocabulary = self.parts.decoder.vocabulary();
+        let logits = std::mem::take(&mut self.logits);
+        let mut rest = logits.as_slice();
+        let mut ended = Vec::new();
+        for (index, work) in &batch.work {
+            let (own, others) = rest.split_at(work.logits_rows() * vocabulary);
+            rest = others;
+            let pass = PassResult {
+                logits: own,
+                vocabulary,
+                seconds,
+            };
+            if let Some(end) = self.deliver_one(*index, work, &pass) {
+                ended.push((*index, end));
+            }
+        }
+        if !batch.scoring.is_empty() {
+            self.deliver_scores(&batch.scoring, rest, vocabulary);
+        }
+        self.logits = logits;
+        ended.sort_by_key(|(index, _)| std::cmp::Reverse(*index));
+        for (index, end) in ended {
+            let mut generation = self.remove(index);
+            match end {
+                Ok(end) => generation.finish(end),
+                Err(error) => generation.emit(Event::Failed(error)),
+            }
+        }
+    }
+
+    fn deliver_one(
+        &mut self,
+        index: usize,
+        work: &Work,
+        pass: &PassResult<'_>,
+    ) -> Option<Result<End>> {
+        if matches!(work.kind, WorkKind::Prefill) {
+            return None;
+        }
+        let Self {
+            parts,
+            generations,
+            scratch,
+            ..
+        } = self;
+        let generation = &mut generations[index];
+        let outcome = match generation.finish_pass(work, pass, &mut parts.kv, scratch) {
+            Ok(outcome) => outcome,
+            Err(error) => return Some(Err(error)),
+        };
+        if outcome.accepted.is_some_and(|accepted| accepted > 0) {
+            self.praise(index);
+        }
+        let hints = self.hints(index);
+        let generation = &mut self.generations[index];
+        let message = generation.commit(&outcome, &hints);
+        if outcome.end.is_some() {
+            return outcome.end.map(Ok);
+        }
+        // The drafter first: it can work while the tokens go out.
+        if let Some(message) = message {
+            self.send(index, message);
+        }
+        self.generations[index].flush();
+        None
+    }
+
+    fn hints(&self, index: usize) -> RoundHints {
+        let generation = &self.generations[index];
+        let Some(draft) = generation
+            .request
+            .draft
+            .as_ref()
+            .filter(|_| generation.session.is_attached())
+        else {
+            return RoundHints {
+                remaining: generation.remaining(),
+                ..RoundHints::default()
+            };
+        };
+        let longest = draft.max_draft_tokens;
+        let rows = self.generations.len();
+        let plain = Duration::from_secs_f64(self.cost.expect(rows).unwrap_or(0.0));
+        // A draft that takes longer than the tokens it could save is not worth waiting for.
+        let budget = (plain * (longest as u32 + 1)).max(LEAST_DRAFT_BUDGET);
+        RoundHints {
+            now: self.now(),
+            remaining: generation.remaining(),
+            max_draft_tokens: longest as u32,
+            draft_budget: budget,
+            wait_budget: budget + WIRE_ALLOWANCE,
+            verify_cost_us: self.cost.table_us(rows, longest),
+        }
+    }
+
+    fn deliver_scores(&mut self, rows: &[u32], logits: &[f32], vocabulary: usize) {
+        let Some(scoring) = self.scorings.first_mut() else {
+            return;
+        };
+        let start = self.parts.kv.len(scoring.sequence, 0) - rows.len();
+        match scoring.take(start, logits, vocabulary) {
+            Ok(false) => {}
+            Ok(true) => self.finish_scoring(0, Ok(())),
+            Err(error) => self.finish_scoring(0, Err(error)),
+        }
+    }
+
+    /// A pass that could not be run ends everything that was in it.
+    fn fail(&mut self, batch: &Batch, error: &Error) {
+        let text = error.to_string();
+        tracing::error!(error = %text, "a pass failed");
+        let mut indices: Vec<usize> = batch.work.iter().map(|(index, _)| *index).collect();
+        indices.sort_unstable_by(|a, b| b.cmp(a));
+        for index in indices {
+            self.remove(index)
+                .emit(Event::Failed(Error::internal("the model pass", &text)));
+        }
+        if !batch.scoring.is_empty() {
+            self.finish_scoring(0, Err(Error::internal("the model pass", &text)));
+        }
+    }
+}
