@@ -8,8 +8,8 @@ use crate::{
 };
 use dssd_common::{
     checkpoint::Checkpoint,
-    exit::{self, ExitHeads},
-    policy::PolicySpec,
+    exit::{self, Calibration, ExitHeads},
+    policy::{Experience, PolicySpec, Setting},
     serve::{Engine, Front, MAX_MESSAGE_BYTES, Service, load_blocking, open_model},
     tokenizer::Tokenizer,
 };
@@ -92,7 +92,12 @@ fn load(
             .attach_heads(heads, config.serve.dtype.compute())?;
     }
     model.warm_up()?;
-    check_policy(default_policy, model.decoder.band_ends())?;
+    let calibration = heads.and_then(|heads| heads.calibration);
+    check_policy(
+        default_policy,
+        model.decoder.band_ends(),
+        calibration.as_ref(),
+    )?;
     let profile = DrafterProfile {
         checkpoint_fingerprint: checkpoint.fingerprint()?,
         tokenizer_hash: tokenizer.map_or_else(String::new, |t| t.hash().to_owned()),
@@ -105,7 +110,9 @@ fn load(
             .iter()
             .map(|&l| l as u32)
             .collect(),
-        calibration_id: String::new(),
+        calibration_id: calibration
+            .as_ref()
+            .map_or_else(String::new, Calibration::hash),
     };
     tracing::info!(
         fingerprint = profile.checkpoint_fingerprint,
@@ -113,7 +120,9 @@ fn load(
         policy = %default_policy,
         "model loaded"
     );
+    let exits = model.decoder.band_ends().len();
     Ok(EngineParts {
+        experience: Experience::new(exits, calibration),
         decoder: model.decoder,
         kv: model.kv,
         default_policy,
@@ -143,8 +152,18 @@ fn untrained_exits(config: &Config, checkpoint: &Checkpoint) -> Vec<usize> {
     })
 }
 
-fn check_policy(policy: PolicySpec, exits: &[usize]) -> Result<()> {
-    match policy.build(exits, 1) {
+fn check_policy(
+    policy: PolicySpec,
+    exits: &[usize],
+    calibration: Option<&Calibration>,
+) -> Result<()> {
+    let setting = Setting {
+        exits,
+        max_draft_tokens: 1,
+        calibration,
+        temperature: 0.0,
+    };
+    match policy.build(setting) {
         Ok(_) => Ok(()),
         Err(error) => Err(Error::Config(format!("--policy: {error}"))),
     }

@@ -3,13 +3,14 @@
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use super::{
     description::{check_format, check_same, invalid},
     heads::ExitHeads,
 };
 use crate::{
-    checkpoint::json_file,
+    checkpoint::{hex, json_file},
     error::{Error, Result},
 };
 
@@ -124,6 +125,12 @@ impl Calibration {
 
     pub(super) fn save(&self, dir: &Path) -> Result<()> {
         json_file::write(&dir.join(FILE), self)
+    }
+
+    /// SHA-256 of this calibration as compact JSON, lower-case hexadecimal.
+    pub fn hash(&self) -> String {
+        let json = serde_json::to_vec(self).unwrap_or_default();
+        hex(&Sha256::digest(&json))
     }
 
     /// The thresholds, head by head, for a target agreement: those of the smallest target in the

@@ -1,6 +1,6 @@
 //! One exit, a fixed number of tokens (LayerSkip, arXiv 2404.16710, section 4.3).
 
-use super::{Decision, ExitView, Policy};
+use super::{Decision, ExitView, Policy, StopCause};
 
 /// Drafts `tokens` tokens, each at the same exit head.
 #[derive(Clone, Copy, Debug)]
@@ -23,7 +23,7 @@ impl Policy for Fixed {
         if exit.summary.valid {
             Decision::Emit
         } else {
-            Decision::Stop
+            Decision::Stop(StopCause::Confidence)
         }
     }
 }

@@ -2,17 +2,39 @@
 //!
 //! A policy sees what an exit says of one position and answers with a [`Decision`]. It owns no
 //! model and no clock, so the same value runs in the drafter and in an offline simulation.
+//! What drafts of all sequences teach – how often heads are right, and what everything costs –
+//! is gathered in an [`Experience`], which policies may look at.
 
+mod adaedl;
+mod auto;
+mod confidence;
+mod del;
 mod entropy;
+mod experience;
 mod fixed;
+mod product;
 mod spec;
 
+pub use experience::{Costs, Experience};
 pub use spec::{DEFAULT_FIXED_TOKENS, PolicySettings, PolicySpec};
 
-use crate::entropy::Summary;
+use crate::{entropy::Summary, exit::Calibration};
 
 /// The draft policy of servers that are told none.
-pub const DEFAULT_POLICY: &str = "fixed:0:2";
+pub const DEFAULT_POLICY: &str = "auto";
+
+/// What a policy is made for.
+#[derive(Clone, Copy, Debug)]
+pub struct Setting<'a> {
+    /// Layers of the exits, rising.
+    pub exits: &'a [usize],
+    /// Longest draft, in tokens.
+    pub max_draft_tokens: usize,
+    /// What the heads' entropies promise, where that is known.
+    pub calibration: Option<&'a Calibration>,
+    /// Sampling temperature of the sequence.
+    pub temperature: f64,
+}
 
 /// What a policy sees when an exit was evaluated for the next position.
 #[derive(Clone, Copy, Debug)]
@@ -23,6 +45,10 @@ pub struct ExitView<'a> {
     pub deepest: bool,
     /// What the exit's raw logits say.
     pub summary: &'a Summary,
+    /// Tokens of this draft so far.
+    pub drafted: usize,
+    /// What drafts taught so far.
+    pub experience: &'a Experience,
 }
 
 /// What to do with the next position.
@@ -30,13 +56,44 @@ pub struct ExitView<'a> {
 pub enum Decision {
     /// Draft this exit's token and go on to the next position.
     Emit,
+    /// Draft this exit's token and end the draft.
+    EmitLast,
     /// Ask the next deeper exit.
     Deeper,
     /// End the draft before this position.
-    Stop,
+    Stop(StopCause),
 }
 
-/// A rule for one draft. Implementations are small values without I/O.
+/// Why a draft ends before the next position.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StopCause {
+    /// No exit is confident enough.
+    Confidence,
+    /// Another token would cost more than it brings.
+    Cost,
+}
+
+/// A token of a draft, as the drafter knows it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Drafted {
+    /// The head that it came from.
+    pub head: usize,
+    /// That head's entropy, in nats.
+    pub entropy: f32,
+}
+
+/// What the verifier made of a draft.
+#[derive(Clone, Copy, Debug)]
+pub struct Outcome<'a> {
+    /// The draft's tokens.
+    pub drafted: &'a [Drafted],
+    /// How many of them were right, from the first on.
+    pub accepted: usize,
+    /// From the Commit that asked for the draft to the one that told of its end.
+    pub seconds: f64,
+}
+
+/// A rule for the drafts of one sequence. Implementations are small values without I/O.
 pub trait Policy: Send + std::fmt::Debug {
     /// Tokens after which a draft ends in any case.
     fn max_draft_tokens(&self) -> usize;
@@ -44,8 +101,16 @@ pub trait Policy: Send + std::fmt::Debug {
     /// Whether this exit head need be evaluated at all.
     fn reads(&self, head: usize) -> bool;
 
+    /// Before a draft: why there should be none, if so.
+    fn begin(&mut self, _experience: &Experience) -> Option<StopCause> {
+        None
+    }
+
     /// What to do, given an exit that [`Policy::reads`].
     fn decide(&mut self, exit: ExitView<'_>) -> Decision;
+
+    /// After a draft was verified.
+    fn learn(&mut self, _outcome: Outcome<'_>) {}
 }
 
 #[cfg(test)]

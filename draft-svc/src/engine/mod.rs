@@ -4,7 +4,11 @@ mod scheduler;
 mod sequence;
 
 use crate::{Error, Result, session::DrafterProfile};
-use dssd_common::{kv::KvCache, model::Decoder, policy::PolicySpec};
+use dssd_common::{
+    kv::KvCache,
+    model::Decoder,
+    policy::{Experience, PolicySpec},
+};
 use dssd_proto::v1::{DrafterLoad, DrafterMessage, VerifierMessage};
 use scheduler::Scheduler;
 use std::{sync::mpsc, thread};
@@ -44,6 +48,8 @@ pub struct EngineParts {
     pub kv: KvCache,
     /// Drafts of streams that name no policy.
     pub default_policy: PolicySpec,
+    /// What drafts taught: empty but for the heads' calibration.
+    pub experience: Experience,
     /// What sessions check messages against.
     pub profile: DrafterProfile,
     /// Streams at once.

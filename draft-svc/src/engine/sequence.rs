@@ -4,10 +4,10 @@ use super::{EngineParts, Outbox, StreamKey};
 use crate::{Error, Result, session::DraftSession};
 use dssd_common::{
     kv::{KvCache, SequenceId},
-    policy::{Policy, PolicySettings, PolicySpec},
+    policy::{Drafted, Policy, PolicySettings, PolicySpec, Setting},
     sampling::{History, Sampler, SamplingParams},
 };
-use dssd_proto::v1::{Open, SamplingSettings, Speculation};
+use dssd_proto::v1::{Open, Proposal, SamplingSettings, Speculation};
 use std::time::Duration;
 
 pub(super) struct Sequence {
@@ -17,8 +17,35 @@ pub(super) struct Sequence {
     pub(super) drafting: Option<Drafting>,
     /// The exit whose band the next token's row goes through next, once it has been fed.
     pub(super) depth: usize,
+    /// The last draft that was sent, until a Commit tells what became of it.
+    pub(super) proposed: Option<Proposed>,
     /// Since when the sequence has had something to do.
     pub(super) waiting_since: Duration,
+}
+
+/// A draft with at least one token, as it was sent.
+pub(super) struct Proposed {
+    pub(super) epoch: u64,
+    pub(super) drafted: Vec<Drafted>,
+    /// When the Commit that asked for it came.
+    pub(super) started: Duration,
+    /// What drafting took.
+    pub(super) seconds: f64,
+}
+
+impl Proposed {
+    pub(super) fn new(proposal: &Proposal, started: Duration) -> Option<Self> {
+        let drafted = proposal.tokens.iter().map(|token| Drafted {
+            head: token.exit_head as usize,
+            entropy: token.entropy,
+        });
+        (!proposal.tokens.is_empty()).then(|| Self {
+            epoch: proposal.epoch,
+            drafted: drafted.collect(),
+            started,
+            seconds: proposal.draft_us as f64 * 1e-6,
+        })
+    }
 }
 
 /// What an Open made.
@@ -50,7 +77,7 @@ impl Drafting {
             vocabulary,
             settings.stop_token_ids.clone(),
         )?;
-        let policy = policy(open.speculation.as_ref(), parts)?;
+        let policy = policy(open.speculation.as_ref(), settings.temperature, parts)?;
         let prompt_length = (open.prompt_length as usize).min(tokens.len());
         let (prompt, generated) = tokens.split_at(prompt_length);
         // A person who types an Open may leave the length out: 0 is no length.
@@ -107,6 +134,7 @@ impl Sequence {
             session,
             drafting: None,
             depth: 0,
+            proposed: None,
             waiting_since: Duration::ZERO,
         }
     }
@@ -163,26 +191,26 @@ fn sampling_params(settings: &SamplingSettings) -> SamplingParams {
 /// The policy that an Open names, else the drafter's own.
 fn policy(
     speculation: Option<&Speculation>,
+    temperature: f32,
     parts: &EngineParts,
 ) -> Result<Option<Box<dyn Policy>>> {
     let none = Speculation::default();
     let asked = speculation.unwrap_or(&none);
-    if asked.target_agreement.is_some() {
-        let reason = "needs calibrated exit heads, and this drafter has none";
-        return Err(Error::Field {
-            field: "speculation.target_agreement",
-            reason: reason.to_owned(),
-        });
-    }
     let longest = parts.profile.max_draft_tokens as usize;
     let settings = PolicySettings {
         exit_head: asked.exit_head.map(|head| head as usize),
         tokens: asked.max_draft_tokens.map(|tokens| tokens as usize),
         entropy_threshold: asked.entropy_threshold,
+        target_agreement: asked.target_agreement,
     };
     let spec = match asked.policy.as_str() {
         "" => parts.default_policy,
         name => PolicySpec::from_settings(name, settings)?,
     };
-    Ok(spec.build(parts.decoder.band_ends(), longest)?)
+    Ok(spec.build(Setting {
+        exits: parts.decoder.band_ends(),
+        max_draft_tokens: longest,
+        calibration: parts.experience.calibration(),
+        temperature: temperature.into(),
+    })?)
 }

@@ -8,12 +8,6 @@ impl Served {
     /// The settings with every default filled in; its mode is AUTO or OFF.
     pub(super) fn speculation(&self, asked: Option<Speculation>) -> Result<Speculation> {
         let asked = asked.unwrap_or_default();
-        if asked.target_agreement.is_some() {
-            return Err(Error::field(
-                "speculation.target_agreement",
-                "needs calibrated exit heads, which this server does not use",
-            ));
-        }
         let most = self.limits.max_draft_tokens;
         let longest = asked.max_draft_tokens.unwrap_or(most);
         if longest > most {
@@ -50,6 +44,7 @@ impl Served {
                 .filter(|&tokens| tokens > 0)
                 .map(|tokens| tokens as usize),
             entropy_threshold: asked.entropy_threshold,
+            target_agreement: asked.target_agreement,
         };
         PolicySpec::from_settings(name, settings)
             .map_err(|error| Error::field("speculation.policy", error.to_string()))

@@ -9,6 +9,37 @@ const LONGEST_REST: u32 = 256;
 /// Rests without any proposal before and between them, after which a drafter counts as silent.
 const SILENT_RESTS: u32 = 2;
 
+/// Longest rest after drafts that were declined, in rounds.
+const LONGEST_PAUSE: u32 = 64;
+
+/// Drafts that the drafter declined because they would not pay. The rest after each is twice as
+/// long as the one before, until a drafted token is accepted.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Pause {
+    rest: u32,
+    left: u32,
+}
+
+impl Pause {
+    /// The drafter declined.
+    pub(super) fn declined(&mut self) {
+        self.rest = (self.rest * 2).clamp(1, LONGEST_PAUSE);
+        self.left = self.rest;
+    }
+
+    /// A drafted token was right.
+    pub(super) fn accepted(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Whether the coming round is a part of a rest; called once per round.
+    pub(super) fn resting(&mut self) -> bool {
+        let resting = self.left > 0;
+        self.left = self.left.saturating_sub(1);
+        resting
+    }
+}
+
 /// Counts late proposals in a row. After three, drafting rests for 2 rounds; if the first
 /// proposal after a rest is late again, for 4, then 8 …, until one comes in time.
 #[derive(Debug, Clone, Default)]

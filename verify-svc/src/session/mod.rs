@@ -25,11 +25,11 @@ mod stream;
 use std::time::Duration;
 
 use dssd_proto::v1::{
-    DrafterMessage, Open, PlainReason, Proposal, Speculation, SpeculationMode, VerifierMessage,
-    drafter_message::Message,
+    DraftStopReason, DrafterMessage, Open, PlainReason, Proposal, Speculation, SpeculationMode,
+    VerifierMessage, drafter_message::Message,
 };
 
-use back_off::BackOff;
+use back_off::{BackOff, Pause};
 pub use nonsense::Nonsense;
 pub use statistics::Statistics;
 use stream::{Receipt, Stream};
@@ -72,6 +72,7 @@ pub struct VerifySession {
     open: Open,
     stream: Option<Stream>,
     back_off: BackOff,
+    pause: Pause,
     /// Why no draft was asked for, where that is so.
     idle: PlainReason,
     /// What the present round is, as `next` said last.
@@ -87,6 +88,7 @@ impl VerifySession {
             open,
             stream: None,
             back_off: BackOff::default(),
+            pause: Pause::default(),
             idle: PlainReason::Paused,
             round: None,
             statistics: Statistics::default(),
@@ -97,6 +99,7 @@ impl VerifySession {
     /// earlier stream must not be given to the session from here on.
     pub fn attach(&mut self) -> VerifierMessage {
         self.back_off = BackOff::default();
+        self.pause = Pause::default();
         self.idle = PlainReason::NotReady;
         let (stream, message) = Stream::start(&self.open);
         self.stream = Some(stream);
@@ -243,9 +246,16 @@ impl VerifySession {
             _ => {}
         }
         self.open.token_ids.extend_from_slice(tokens);
+        let closed = self.stream.as_mut().and_then(Stream::close_request);
+        let declines = |proposal: &Proposal| {
+            proposal.tokens.is_empty() && proposal.stop_reason() == DraftStopReason::Cost
+        };
+        if closed.as_ref().is_some_and(declines) {
+            self.pause.declined();
+        }
+        self.statistics.count_unused(closed);
         let length = self.draft_length(hints);
         let stream = self.stream.as_mut()?;
-        self.statistics.count_unused(stream.close_request());
         if hints.remaining == 0 {
             return None;
         }
@@ -258,6 +268,9 @@ impl VerifySession {
     /// The drafter may be gone, or another one attached, since the proposal came.
     fn close_verified(&mut self, proposal: &Proposal, accepted: usize) {
         let accepted = accepted.min(proposal.tokens.len());
+        if accepted > 0 {
+            self.pause.accepted();
+        }
         self.statistics.count_draft(proposal, accepted);
         if let Some(stream) = &mut self.stream {
             stream.settle(accepted);
@@ -267,6 +280,7 @@ impl VerifySession {
     /// How many tokens to ask for; where none, `idle` says why.
     fn draft_length(&mut self, hints: &RoundHints) -> u32 {
         let resting = self.back_off.resting();
+        let pausing = self.pause.resting();
         // One token of every round is the whole model's own.
         let useful = u32::try_from(hints.remaining.saturating_sub(1)).unwrap_or(u32::MAX);
         self.idle = match &self.stream {
@@ -275,7 +289,7 @@ impl VerifySession {
             _ if useful == 0 => PlainReason::LastToken,
             _ => PlainReason::Paused,
         };
-        if self.idle == PlainReason::Paused {
+        if self.idle == PlainReason::Paused && !pausing {
             hints.max_draft_tokens.min(useful)
         } else {
             0

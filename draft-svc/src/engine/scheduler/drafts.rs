@@ -1,9 +1,9 @@
 //! Drafts: another token, a deeper exit, or the end.
 
 use super::Scheduler;
-use crate::engine::StreamKey;
-use dssd_common::policy::{Decision, ExitView};
-use dssd_proto::v1::{DraftStopReason, DraftedToken};
+use crate::engine::{StreamKey, sequence::Proposed};
+use dssd_common::policy::{Decision, ExitView, Outcome, StopCause};
+use dssd_proto::v1::{Commit, DraftStopReason, DraftedToken, drafter_message::Message};
 
 impl Scheduler {
     /// Ends drafts that must end before another row runs.
@@ -24,8 +24,66 @@ impl Scheduler {
         let (now, load) = (self.now(), self.load());
         let sequence = &mut self.sequences[index];
         sequence.depth = 0;
+        let started = sequence.session.plan().goal.map(|goal| goal.started);
         let proposal = sequence.session.finished(reason, now, load);
+        if let (Some(Message::Proposal(proposal)), Some(started)) = (
+            proposal
+                .as_ref()
+                .and_then(|proposal| proposal.message.as_ref()),
+            started,
+        ) {
+            sequence.proposed = Proposed::new(proposal, started);
+        }
         self.send(index, proposal);
+    }
+
+    /// Lets a policy that expects nothing of a draft end it before its first row.
+    pub(super) fn begin_draft(&mut self, index: usize) {
+        let Self {
+            parts, sequences, ..
+        } = self;
+        let sequence = &mut sequences[index];
+        let policy = sequence.drafting.as_mut().and_then(|d| d.policy.as_mut());
+        if let (Some(_), Some(policy)) = (sequence.session.plan().goal, policy)
+            && let Some(cause) = policy.begin(&parts.experience)
+        {
+            self.finish_draft(index, stop_reason(cause));
+        }
+    }
+
+    /// Learns from what a Commit says of the last draft.
+    pub(super) fn learn(&mut self, index: usize, commit: &Commit) {
+        let now = self.now();
+        let Self {
+            parts, sequences, ..
+        } = self;
+        if !commit.verify_cost_us.is_empty() {
+            let seconds = commit.verify_cost_us.iter().map(|&us| us as f64 * 1e-6);
+            parts.experience.costs.verify = seconds.collect();
+        }
+        let sequence = &mut sequences[index];
+        let judged = sequence.proposed.take();
+        let Some(proposed) = judged.filter(|p| commit.proposal_epoch == Some(p.epoch)) else {
+            return;
+        };
+        let (Some(accepted), Some(drafting)) = (commit.accepted, &mut sequence.drafting) else {
+            return;
+        };
+        let rows = proposed.drafted.len();
+        let outcome = Outcome {
+            drafted: &proposed.drafted,
+            accepted: (accepted as usize).min(rows),
+            seconds: now.saturating_sub(proposed.started).as_secs_f64(),
+        };
+        let costs = &mut parts.experience.costs;
+        if let Some(verify) = costs.verify(rows) {
+            costs.observe_overhead(outcome.seconds - proposed.seconds - verify);
+        }
+        let temperature = f64::from(drafting.sampler.params().temperature);
+        parts.experience.learn(outcome, temperature);
+        if let Some(policy) = &mut drafting.policy {
+            policy.learn(outcome);
+        }
     }
 
     /// Lets the policy of a stream decide on row `row` of the exits that were read.
@@ -51,14 +109,19 @@ impl Scheduler {
         };
         let deepest = band + 1 == parts.decoder.band_ends().len();
         let summary = &summaries[row];
-        match policy.decide(ExitView {
+        let goal = sequence.session.plan().goal;
+        let base = goal.map_or(0, |goal| goal.base_position);
+        let decision = policy.decide(ExitView {
             head: band,
             deepest,
             summary,
-        }) {
-            Decision::Stop => self.finish_draft(index, DraftStopReason::Entropy),
+            drafted: drafting.history.len().saturating_sub(base),
+            experience: &parts.experience,
+        });
+        match decision {
+            Decision::Stop(cause) => self.finish_draft(index, stop_reason(cause)),
             Decision::Deeper => sequence.depth = band + 1,
-            Decision::Emit => {
+            Decision::Emit | Decision::EmitLast => {
                 let vocabulary = parts.decoder.vocabulary();
                 let logits = &logits[row * vocabulary..(row + 1) * vocabulary];
                 let choice = drafting.sampler.choose(logits, &drafting.history, scratch);
@@ -78,19 +141,23 @@ impl Scheduler {
                 });
                 sequence.depth = 0;
                 sequence.waiting_since = now;
-                let base = sequence
-                    .session
-                    .plan()
-                    .goal
-                    .map_or(0, |goal| goal.base_position);
-                if drafted - base >= most {
-                    let reason = sequence
-                        .session
-                        .must_stop(now)
-                        .unwrap_or(DraftStopReason::MaxDraft);
+                let end = if decision == Decision::EmitLast {
+                    Some(DraftStopReason::Cost)
+                } else {
+                    (drafted - base >= most).then_some(DraftStopReason::MaxDraft)
+                };
+                if let Some(end) = end {
+                    let reason = sequence.session.must_stop(now).unwrap_or(end);
                     self.finish_draft(index, reason);
                 }
             }
         }
+    }
+}
+
+fn stop_reason(cause: StopCause) -> DraftStopReason {
+    match cause {
+        StopCause::Confidence => DraftStopReason::Entropy,
+        StopCause::Cost => DraftStopReason::Cost,
     }
 }

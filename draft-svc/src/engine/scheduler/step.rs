@@ -101,7 +101,9 @@ impl Scheduler {
             })
             .collect();
         let width = parts.decoder.config().hidden;
+        let begun = Instant::now();
         let states = parts.decoder.advance(&mut parts.kv, band, &spans)?;
+        let pass_seconds = begun.elapsed().as_secs_f64();
         hidden.clear();
         let mut row = 0;
         let mut readers = Vec::new();
@@ -116,6 +118,7 @@ impl Scheduler {
                 readers.push(sequences[*index].key);
             }
         }
+        let begun = Instant::now();
         let layer = parts.decoder.band_ends()[band];
         let vocabulary = parts.decoder.vocabulary();
         parts.decoder.exit_logits(layer, hidden, logits);
@@ -123,6 +126,14 @@ impl Scheduler {
             .decoder
             .kernels()
             .summarize(logits, vocabulary, summaries);
+        if placed
+            .iter()
+            .all(|(_, _, rows, want)| *rows == 1 && want.decides)
+        {
+            let exit_seconds = (!readers.is_empty()).then(|| begun.elapsed().as_secs_f64());
+            let costs = &mut parts.experience.costs;
+            costs.observe_band(band, pass_seconds, exit_seconds);
+        }
         let advanced: Vec<(StreamKey, usize, bool)> = placed
             .iter()
             .map(|(index, _, rows, want)| (sequences[*index].key, *rows, want.decides))

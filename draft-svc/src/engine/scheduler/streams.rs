@@ -9,7 +9,7 @@ use crate::{
     },
     session::DraftSession,
 };
-use dssd_proto::v1::{DrafterMessage, VerifierMessage};
+use dssd_proto::v1::{DrafterMessage, VerifierMessage, verifier_message};
 use tonic::Status;
 
 impl Scheduler {
@@ -29,12 +29,18 @@ impl Scheduler {
 
     pub(super) fn on_message(&mut self, index: usize, message: VerifierMessage) {
         let (now, load) = (self.now(), self.load());
+        if let Some(verifier_message::Message::Commit(commit)) = &message.message {
+            self.learn(index, commit);
+        }
         let sequence = &mut self.sequences[index];
         sequence.waiting_since = now;
         sequence.depth = 0;
         match sequence.session.on_message(message, now, load) {
             Ok(answer) => match self.follow(index) {
-                Ok(()) => self.send(index, answer),
+                Ok(()) => {
+                    self.begin_draft(index);
+                    self.send(index, answer);
+                }
                 Err(error) => self.end(index, error.into()),
             },
             Err(refusal) => self.end(index, Error::Refused(refusal).into()),

@@ -1,0 +1,183 @@
+//! What drafts taught: how often each head is right at an entropy, and what everything costs.
+
+use super::Outcome;
+use crate::exit::{AcceptanceTable, Calibration};
+
+/// Width of an entropy bin, nats.
+const BIN_NATS: f32 = 0.5;
+/// The last bin holds everything from 7.5 nats on.
+const BINS: usize = 16;
+/// Tokens that the calibration (or, without one, the guess) counts for in each bin.
+const PRIOR_WEIGHT: f64 = 24.0;
+/// Weight of what was, token by token, in a bin.
+const MEMORY: f64 = 0.99;
+/// Weight of the newest in running costs.
+const NEWEST: f64 = 0.1;
+
+/// Acceptance as drafts of all sequences saw it, and running costs.
+#[derive(Clone, Debug)]
+pub struct Experience {
+    calibration: Option<Calibration>,
+    heads: Vec<[Bin; BINS]>,
+    /// What steps cost.
+    pub costs: Costs,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Bin {
+    accepted: f64,
+    promised: f64,
+    tried: f64,
+}
+
+/// Running means in seconds. What was never measured is none.
+#[derive(Clone, Debug, Default)]
+pub struct Costs {
+    /// A row through each band.
+    pub bands: Vec<Option<f64>>,
+    /// Reading each exit: its head, and the summary of the logits.
+    pub exits: Vec<Option<f64>>,
+    /// A step of the whole model with 0, 1, 2 … more rows.
+    pub verify: Vec<f64>,
+    /// What a round takes beyond drafting and the step: the wire, and waiting for others.
+    pub overhead: Option<f64>,
+}
+
+impl Experience {
+    /// Nothing seen yet, of so many heads.
+    pub fn new(heads: usize, calibration: Option<Calibration>) -> Self {
+        Self {
+            calibration,
+            heads: vec![[Bin::default(); BINS]; heads],
+            costs: Costs {
+                bands: vec![None; heads],
+                exits: vec![None; heads],
+                ..Costs::default()
+            },
+        }
+    }
+
+    /// What the heads' entropies promise, where that is known.
+    pub fn calibration(&self) -> Option<&Calibration> {
+        self.calibration.as_ref()
+    }
+
+    /// Heads.
+    pub fn heads(&self) -> usize {
+        self.heads.len()
+    }
+
+    /// Probability that a token which `head` chose at an entropy (nats) is accepted: what was
+    /// promised, corrected by what was seen near that entropy.
+    pub fn acceptance(&self, head: usize, entropy: f32, temperature: f64) -> f64 {
+        let promised = self.promised(head, entropy, temperature);
+        let Some(bin) = self.heads.get(head).map(|bins| bins[bin_of(entropy)]) else {
+            return promised;
+        };
+        // The curve inside a bin stays; its level moves.
+        let level = (bin.accepted + PRIOR_WEIGHT * promised)
+            / (bin.promised + PRIOR_WEIGHT * promised).max(f64::MIN_POSITIVE);
+        (promised * level).clamp(0.0, 0.999)
+    }
+
+    /// Mean of observed minus promised acceptance of a head, over what was seen lately; none
+    /// before anything was.
+    pub fn drift(&self, head: usize) -> Option<f64> {
+        let bins = self.heads.get(head)?;
+        let sum = |part: fn(&Bin) -> f64| bins.iter().map(part).sum::<f64>();
+        let tried = sum(|bin| bin.tried);
+        (tried >= 1.0).then(|| (sum(|bin| bin.accepted) - sum(|bin| bin.promised)) / tried)
+    }
+
+    /// Takes note of a verified draft.
+    pub fn learn(&mut self, outcome: Outcome<'_>, temperature: f64) {
+        let judged = outcome.drafted.iter().take(outcome.accepted + 1);
+        for (index, drafted) in judged.enumerate() {
+            let promised = self.promised(drafted.head, drafted.entropy, temperature);
+            let Some(bins) = self.heads.get_mut(drafted.head) else {
+                continue;
+            };
+            let bin = &mut bins[bin_of(drafted.entropy)];
+            let right = f64::from(u8::from(index < outcome.accepted));
+            bin.accepted = MEMORY * bin.accepted + right;
+            bin.promised = MEMORY * bin.promised + promised;
+            bin.tried = MEMORY * bin.tried + 1.0;
+        }
+    }
+
+    /// What the calibration says, or a cautious guess: a head of entropy H names each of about
+    /// e^H tokens as likely as another.
+    fn promised(&self, head: usize, entropy: f32, temperature: f64) -> f64 {
+        let entropy = f64::from(entropy.max(0.0));
+        let tables = self
+            .calibration
+            .as_ref()
+            .map(|calibration| calibration.acceptance(temperature));
+        let table: Option<&AcceptanceTable> =
+            tables.as_ref().and_then(|tables| tables.get(head).copied());
+        match table {
+            Some(table) => table.probability(entropy),
+            None => 0.9 * crate::math::exp(-0.5 * entropy),
+        }
+    }
+}
+
+impl Costs {
+    /// Takes note of a row through a band, and of reading the exit at its end, if it was read.
+    pub fn observe_band(&mut self, band: usize, pass: f64, exit: Option<f64>) {
+        if let Some(mean) = self.bands.get_mut(band) {
+            *mean = Some(running(*mean, pass));
+        }
+        if let (Some(mean), Some(exit)) = (self.exits.get_mut(band), exit) {
+            *mean = Some(running(*mean, exit));
+        }
+    }
+
+    /// Takes note of what a round took beyond drafting and the step.
+    pub fn observe_overhead(&mut self, seconds: f64) {
+        self.overhead = Some(running(self.overhead, seconds.max(0.0)));
+    }
+
+    /// Going through one band and reading its exit. A band that was never run costs what the
+    /// others do; none before any was.
+    pub fn step(&self, band: usize) -> Option<f64> {
+        Some(known(&self.bands, band)? + known(&self.exits, band)?)
+    }
+
+    /// A draft token at a head when the exits before it are not read.
+    pub fn direct(&self, head: usize) -> Option<f64> {
+        let bands: Option<f64> = (0..=head).map(|band| known(&self.bands, band)).sum();
+        Some(bands? + known(&self.exits, head)?)
+    }
+
+    /// A step of the whole model with `rows` more rows.
+    pub fn verify(&self, rows: usize) -> Option<f64> {
+        let last = self.verify.last();
+        self.verify.get(rows).or(last).copied()
+    }
+
+    /// A direct draft token of a head in steps of the whole model; a guess from its place among
+    /// the heads where nothing was measured.
+    pub fn relative(&self, head: usize) -> f64 {
+        match (self.direct(head), self.verify(0)) {
+            (Some(draft), Some(verify)) if verify > 0.0 => draft / verify,
+            _ => (head + 1) as f64 / (self.bands.len() + 1) as f64,
+        }
+    }
+}
+
+fn known(costs: &[Option<f64>], index: usize) -> Option<f64> {
+    costs.get(index).copied().flatten().or_else(|| {
+        let measured: Vec<f64> = costs.iter().flatten().copied().collect();
+        let mean = measured.iter().sum::<f64>() / measured.len() as f64;
+        (!measured.is_empty()).then_some(mean)
+    })
+}
+
+fn running(mean: Option<f64>, newest: f64) -> f64 {
+    mean.map_or(newest, |mean| mean + NEWEST * (newest - mean))
+}
+
+fn bin_of(entropy: f32) -> usize {
+    ((entropy / BIN_NATS) as usize).min(BINS - 1)
+}
