@@ -131,13 +131,6 @@ impl<W: Weight> Chunk<'_, W> {
                 // Many rows run from the caches: a squarer tile reads less.
                 _ => self.tiles::<S, 4, 6>(s, row),
             }
-        } else if S::ACCUMULATORS >= 6 {
-            match left {
-                1 => self.tiles::<S, 1, 4>(s, row),
-                2 => self.tiles::<S, 2, 3>(s, row),
-                4 => self.paired_tiles::<S, 2, 2, 3>(s, row),
-                _ => self.tiles::<S, 3, 2>(s, row),
-            }
         } else {
             match left {
                 1 => self.tiles::<S, 1, 4>(s, row),

@@ -64,7 +64,8 @@ macro_rules! four {
 
 impl Simd for Neon {
     type V = V;
-    const ACCUMULATORS: usize = 6;
+    // Four take half of the 32 registers; with six, the weights of a tile no longer fit beside them.
+    const ACCUMULATORS: usize = 4;
 
     #[inline(always)]
     fn splat(self, x: f32) -> V {

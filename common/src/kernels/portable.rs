@@ -17,7 +17,7 @@ fn map(a: V, b: V, f: impl Fn(f32, f32) -> f32) -> V {
 
 impl Simd for Portable {
     type V = V;
-    const ACCUMULATORS: usize = 4;
+    const ACCUMULATORS: usize = 8;
 
     #[inline(always)]
     fn splat(self, x: f32) -> V {
