@@ -148,7 +148,7 @@ impl Simd for Neon {
     fn prefetch<T>(self, p: *const T) {
         // SAFETY: a hint; it reads nothing that the program sees and faults for no address.
         unsafe {
-            asm!("prfm pldl2keep, [{}]", in(reg) p, options(nomem, nostack, preserves_flags));
+            asm!("prfm pldl2keep, [{}]", in(reg) p, options(readonly, nostack, preserves_flags));
         }
     }
 }
