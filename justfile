@@ -30,6 +30,10 @@ interop:
     cargo build --workspace --bins
     tests/interop/run
 
+# Lints and tests for AArch64, under qemu on other machines.
+neon:
+    .ci/neon
+
 # Licences, sources and bans of dependencies.
 deny:
     cargo deny check bans licenses sources

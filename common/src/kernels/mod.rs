@@ -16,6 +16,8 @@ pub(crate) mod elementary;
 mod isa;
 mod matmul;
 mod matrix;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod norm;
 mod op;
 pub(crate) mod pool;

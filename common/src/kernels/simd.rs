@@ -127,3 +127,6 @@ weight!(
 );
 weight!(f16, f16::ZERO, load_f16, f16::to_f32, f16::from_f32);
 weight!(bf16, bf16::ZERO, load_bf16, bf16::to_f32, bf16::from_f32);
+
+#[cfg(test)]
+mod tests;

@@ -248,11 +248,14 @@ fn misaligned_bytes_and_wrong_sizes() {
 
 #[test]
 fn an_instruction_set_of_another_machine_is_refused() {
-    for isa in [Isa::Portable, Isa::Avx2, Isa::Avx512] {
+    for isa in [Isa::Portable, Isa::Neon, Isa::Avx2, Isa::Avx512] {
         assert_eq!(
             Kernels::with_isa(isa, 1).is_ok(),
             Isa::available().contains(&isa)
         );
     }
     assert!(Isa::available().contains(&Isa::detect()));
+    // The baseline of AArch64 has NEON, and nothing else does.
+    let neon = Isa::available().contains(&Isa::Neon);
+    assert_eq!(neon, cfg!(target_arch = "aarch64"));
 }
