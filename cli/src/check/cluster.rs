@@ -1,6 +1,9 @@
 //! The servers that a check talks to.
 
-use super::faults::{FaultyDrafter, Restarts};
+use super::{
+    faults::{FaultyDrafter, Restarts},
+    setting::Exits,
+};
 use crate::{
     client::Client,
     oracle::{Oracle, OracleSettings, Truth},
@@ -14,8 +17,11 @@ use tonic::transport::{Endpoint, Uri};
 /// Probability that the oracle proposes the true token.
 const ORACLE_ACCEPTANCE: f64 = 0.7;
 const ORACLE_SEED: u64 = 7;
-/// Exit heads that every drafter of an unknown server is taken to have.
-const ASSUMED_EXIT_HEADS: usize = 1;
+/// What every drafter of an unknown server is taken to have.
+const ASSUMED_EXITS: Exits = Exits {
+    heads: 1,
+    calibrated: false,
+};
 /// Faulty ways to one drafter: while one is left out for a fault, others carry on.
 const FAULTY_WAYS: u64 = 6;
 
@@ -23,8 +29,7 @@ const FAULTY_WAYS: u64 = 6;
 pub(super) struct Cluster {
     pub(super) drafted: Client,
     pub(super) oracle: Option<OracleSide>,
-    /// Exit heads of the drafters, at least one.
-    pub(super) exit_heads: usize,
+    pub(super) exits: Exits,
     services: Vec<Service>,
     restarts: Option<Restarts>,
 }
@@ -43,7 +48,7 @@ impl Cluster {
         Ok(Self {
             drafted,
             oracle: None,
-            exit_heads: ASSUMED_EXIT_HEADS,
+            exits: ASSUMED_EXITS,
             services: Vec::new(),
             restarts: None,
         })
@@ -58,7 +63,7 @@ impl Cluster {
             seed: ORACLE_SEED,
         };
         let oracle = pair::own_drafter(Oracle::new(truth.clone(), settings)).await?;
-        let exit_heads = exit_heads(&drafter.uri()?).await?;
+        let exits = exits(&drafter.uri()?).await?;
         let mut services = Vec::new();
         let mut restarts = None;
         let (mut drafts, mut oracles) = (vec![drafter.uri()?], vec![oracle.uri()?]);
@@ -77,7 +82,7 @@ impl Cluster {
                 client: Client::new(&[foretold.uri()?]),
                 truth,
             }),
-            exit_heads,
+            exits,
             // Verifiers end first, then what they are connected to.
             services: [drafted, foretold]
                 .into_iter()
@@ -115,7 +120,7 @@ async fn faulty_ways(to: &Service, seed: u64, services: &mut Vec<Service>) -> Re
     Ok(ways)
 }
 
-async fn exit_heads(drafter: &Uri) -> Result<usize> {
+async fn exits(drafter: &Uri) -> Result<Exits> {
     let channel = Endpoint::from(drafter.clone())
         .connect_timeout(Duration::from_secs(5))
         .connect()
@@ -124,5 +129,9 @@ async fn exit_heads(drafter: &Uri) -> Result<usize> {
         .get_drafter_info(GetDrafterInfoRequest {})
         .await
         .context("the drafter tells nothing about itself")?;
-    Ok(info.into_inner().exit_layers.len().max(1))
+    let info = info.into_inner();
+    Ok(Exits {
+        heads: info.exit_layers.len().max(1),
+        calibrated: !info.calibration_id.is_empty(),
+    })
 }

@@ -94,7 +94,7 @@ pub(crate) async fn run(args: CheckArgs) -> Result<bool> {
         Source::Drafters => true,
     };
     let (settings, left_out): (Vec<Setting>, Vec<Setting>) =
-        (Setting::all(cluster.exit_heads).into_iter()).partition(possible);
+        (Setting::all(cluster.exits).into_iter()).partition(possible);
     let left_out = left_out.iter().map(|setting| LeftOut {
         name: setting.name(),
         reason: NO_ORACLE,

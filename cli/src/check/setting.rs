@@ -116,16 +116,33 @@ fn everything(request: &mut GenerateRequest, tokens: u32) {
     request.stop_strings = vec!["ed the".to_owned()];
 }
 
+/// What is known of the drafters' exits.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Exits {
+    /// Heads, at least one.
+    pub(super) heads: usize,
+    /// Whether their entropies are calibrated.
+    pub(super) calibrated: bool,
+}
+
 impl Setting {
-    /// The settings of a check whose drafters have so many exit heads, at least one.
-    pub(super) fn all(exit_heads: usize) -> Vec<Self> {
+    /// The settings of a check with drafters of these exits.
+    pub(super) fn all(exits: Exits) -> Vec<Self> {
         use Sampling::{Everything, Greedy, Temperature, TopKMinP, TopP};
-        let head = |head: usize| head.min(exit_heads - 1);
+        let head = |head: usize| head.min(exits.heads - 1);
         let fixed = |h, tokens| {
             let head = head(h);
             Some(PolicySpec::Fixed { head, tokens })
         };
         let entropy = |nats| Some(PolicySpec::Entropy { nats });
+        let max_probability = |h, least, keep| {
+            let head = head(h);
+            Some(PolicySpec::MaxProbability { head, least, keep })
+        };
+        let ada_edl = |h, keep| {
+            let head = head(h);
+            Some(PolicySpec::AdaEdl { head, keep })
+        };
         let setting = |(sampling, policy)| Self {
             sampling,
             policy,
@@ -140,12 +157,19 @@ impl Setting {
             source: Source::Oracle,
             ..setting((sampling, None))
         };
-        vec![
+        let mut settings = vec![
             setting((Greedy, fixed(0, 2))),
             setting((Greedy, fixed(2, 5))),
             setting((Greedy, entropy(3.0))),
             setting((Temperature, None)),
             setting((Temperature, entropy(3.0))),
+            setting((Greedy, Some(PolicySpec::Auto))),
+            setting((TopP, Some(PolicySpec::Auto))),
+            setting((Temperature, Some(PolicySpec::Del))),
+            setting((Greedy, max_probability(0, 0.3, true))),
+            setting((TopP, max_probability(1, 0.2, false))),
+            setting((Temperature, ada_edl(0, true))),
+            setting((Greedy, ada_edl(1, false))),
             asking(Asks::Logprobs, (Temperature, fixed(0, 3))),
             setting((TopP, fixed(1, 3))),
             setting((TopKMinP, entropy(2.5))),
@@ -153,7 +177,16 @@ impl Setting {
             asking(Asks::Rest, (Everything, fixed(0, 3))),
             oracle(Greedy),
             oracle(Everything),
-        ]
+        ];
+        if exits.calibrated {
+            let head = head(1);
+            settings.extend([
+                setting((Greedy, Some(PolicySpec::Agreement { epsilon: 0.7 }))),
+                setting((Temperature, Some(PolicySpec::Agreement { epsilon: 0.6 }))),
+                setting((Temperature, Some(PolicySpec::Product { head, least: 0.3 }))),
+            ]);
+        }
+        settings
     }
 
     /// Its name in the report.

@@ -61,7 +61,7 @@ async fn a_bad_field_is_named() {
             r.speculation = speculation(|s| s.policy = "guess".into())
         }),
         ("speculation.policy", |r| {
-            r.speculation = speculation(|s| s.policy = "entropy".into())
+            r.speculation = speculation(|s| s.policy = "product:0:2".into())
         }),
         ("speculation.policy", |r| {
             r.speculation = speculation(|s| s.exit_head = Some(1))
@@ -69,8 +69,8 @@ async fn a_bad_field_is_named() {
         ("speculation.max_draft_tokens", |r| {
             r.speculation = speculation(|s| s.max_draft_tokens = Some(1000));
         }),
-        ("speculation.target_agreement", |r| {
-            r.speculation = speculation(|s| s.target_agreement = Some(0.9));
+        ("speculation.policy", |r| {
+            r.speculation = speculation(|s| s.target_agreement = Some(1.5));
         }),
     ];
     let verifier = verifier(|_| {}).await;

@@ -33,7 +33,9 @@ impl Served {
 
     fn policy(&self, asked: &Speculation) -> Result<PolicySpec> {
         let default = self.default_policy.to_string();
+        let confident = asked.target_agreement.is_some() || asked.entropy_threshold.is_some();
         let name = match asked.policy.as_str() {
+            "" if confident => "entropy",
             "" => &default,
             name => name,
         };

@@ -313,6 +313,7 @@ fn draft_tokens(open: &Open) -> Result<usize, Status> {
         exit_head: asked.exit_head.map(|head| head as usize),
         tokens: asked.max_draft_tokens.map(|tokens| tokens as usize),
         entropy_threshold: asked.entropy_threshold,
+        target_agreement: asked.target_agreement,
     };
     match PolicySpec::from_settings(&asked.policy, settings) {
         Ok(PolicySpec::Fixed { head: 0, tokens }) => Ok(tokens),
