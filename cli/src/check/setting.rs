@@ -169,7 +169,6 @@ impl Setting {
             setting((Greedy, max_probability(0, 0.3, true))),
             setting((TopP, max_probability(1, 0.2, false))),
             setting((Temperature, ada_edl(0, true))),
-            setting((Greedy, ada_edl(1, false))),
             asking(Asks::Logprobs, (Temperature, fixed(0, 3))),
             setting((TopP, fixed(1, 3))),
             setting((TopKMinP, entropy(2.5))),
