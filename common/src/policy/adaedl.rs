@@ -1,7 +1,7 @@
 //! AdaEDL (arXiv 2410.18351): one exit, for as long as a lower bound of the acceptance, out of
 //! its entropy, is high enough; the bar follows the acceptance that comes of it.
 
-use super::{Decision, ExitView, Outcome, Policy, confidence::Failing};
+use super::{Decision, ExitView, Experience, Outcome, Policy, confidence::Failing};
 
 /// γ of the bound 1 − √(γ·H).
 const GAMMA: f32 = 0.2;
@@ -52,7 +52,7 @@ impl Policy for AdaEdl {
         }
     }
 
-    fn learn(&mut self, outcome: Outcome<'_>) {
+    fn learn(&mut self, outcome: Outcome<'_>, _experience: &mut Experience) {
         if outcome.drafted.is_empty() {
             return;
         }

@@ -92,7 +92,7 @@ impl Policy for Del {
         }
     }
 
-    fn learn(&mut self, outcome: Outcome<'_>) {
+    fn learn(&mut self, outcome: Outcome<'_>, _experience: &mut Experience) {
         for record in &mut self.records {
             record.rounds_since += 1;
         }

@@ -1,6 +1,6 @@
 //! What drafts taught: how often each head is right at an entropy, and what everything costs.
 
-use super::Outcome;
+use super::{Outcome, rates::Rates};
 use crate::exit::{AcceptanceTable, Calibration};
 
 /// Width of an entropy bin, nats.
@@ -21,6 +21,8 @@ pub struct Experience {
     heads: Vec<[Bin; BINS]>,
     /// What steps cost.
     pub costs: Costs,
+    /// What rounds brought, by how they were drafted.
+    pub rates: Rates,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -39,14 +41,13 @@ pub struct Costs {
     pub exits: Vec<Option<f64>>,
     /// A step of the whole model with 0, 1, 2 … more rows.
     pub verify: Vec<f64>,
-    /// What a round takes beyond drafting and the step: the wire, and waiting for others.
-    pub overhead: Option<f64>,
 }
 
 impl Experience {
     /// Nothing seen yet, of so many heads.
     pub fn new(heads: usize, calibration: Option<Calibration>) -> Self {
         Self {
+            rates: Rates::new(heads),
             calibration,
             heads: vec![[Bin::default(); BINS]; heads],
             costs: Costs {
@@ -131,11 +132,6 @@ impl Costs {
         if let (Some(mean), Some(exit)) = (self.exits.get_mut(band), exit) {
             *mean = Some(running(*mean, exit));
         }
-    }
-
-    /// Takes note of what a round took beyond drafting and the step.
-    pub fn observe_overhead(&mut self, seconds: f64) {
-        self.overhead = Some(running(self.overhead, seconds.max(0.0)));
     }
 
     /// Going through one band and reading its exit. A band that was never run costs what the

@@ -13,9 +13,11 @@ mod entropy;
 mod experience;
 mod fixed;
 mod product;
+mod rates;
 mod spec;
 
 pub use experience::{Costs, Experience};
+pub use rates::{Choice, Rates};
 pub use spec::{DEFAULT_FIXED_TOKENS, PolicySettings, PolicySpec};
 
 use crate::{entropy::Summary, exit::Calibration};
@@ -89,6 +91,8 @@ pub struct Outcome<'a> {
     pub drafted: &'a [Drafted],
     /// How many of them were right, from the first on.
     pub accepted: usize,
+    /// Tokens that were committed, the model's own included.
+    pub committed: usize,
     /// From the Commit that asked for the draft to the one that told of its end.
     pub seconds: f64,
 }
@@ -109,8 +113,8 @@ pub trait Policy: Send + std::fmt::Debug {
     /// What to do, given an exit that [`Policy::reads`].
     fn decide(&mut self, exit: ExitView<'_>) -> Decision;
 
-    /// After a draft was verified.
-    fn learn(&mut self, _outcome: Outcome<'_>) {}
+    /// After the round of a draft, also of an empty one.
+    fn learn(&mut self, _outcome: Outcome<'_>, _experience: &mut Experience) {}
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 use super::*;
 use crate::exit::{AcceptanceTable, HeadCalibration, Threshold};
+use rand::{Rng as _, SeedableRng as _};
+use rand_chacha::ChaCha8Rng;
 
 fn summary(entropy: f32, valid: bool) -> Summary {
     Summary {
@@ -112,12 +114,14 @@ fn the_bar_of_adaedl_follows_the_acceptance() {
     let outcome = |accepted| Outcome {
         drafted: &drafted,
         accepted,
+        committed: accepted + 1,
         seconds: 0.01,
     };
-    policy.learn(outcome(0));
+    let mut experience = Experience::new(2, None);
+    policy.learn(outcome(0), &mut experience);
     assert_ne!(decide(policy.as_mut(), 0, true, 1.79), Decision::Emit);
     for _ in 0..20 {
-        policy.learn(outcome(4));
+        policy.learn(outcome(4), &mut experience);
     }
     assert_eq!(decide(policy.as_mut(), 0, true, 1.9), Decision::Emit);
 }
@@ -194,7 +198,7 @@ fn the_product_counts_the_whole_draft() {
 }
 
 /// An experience in which a band with its exit takes a tenth of a pass, rows are nearly free, and
-/// the first head is right with probability `p` whatever its entropy.
+/// every head is right with probability `p` whatever its entropy.
 fn experience(p: f64) -> Experience {
     let mut calibration = calibration();
     for head in &mut calibration.heads {
@@ -204,74 +208,116 @@ fn experience(p: f64) -> Experience {
     experience.costs.observe_band(0, 0.0005, Some(0.0005));
     experience.costs.observe_band(1, 0.0005, Some(0.0005));
     experience.costs.verify = (0..9).map(|rows| 0.01 + 1e-4 * f64::from(rows)).collect();
-    experience.costs.observe_overhead(0.0);
     experience
 }
 
-/// Lengths of drafts of `auto` in a world where each token is right with probability `p`.
-fn lengths_of_auto(p: f64) -> Vec<usize> {
-    let experience = experience(p);
+/// Lengths of the drafts of `auto`, and its tokens per second, over `rounds` rounds in a world
+/// where each token is right with probability `p` and a round costs what `experience` says.
+fn world(p: f64, rounds: usize) -> (Vec<usize>, f64) {
+    let mut experience = experience(p);
     let mut policy = built("auto", &[2, 4]);
-    let mut lengths = Vec::new();
-    for _ in 0..200 {
-        let mut length = 0;
+    let mut random = ChaCha8Rng::seed_from_u64(1);
+    let (mut lengths, mut tokens, mut seconds) = (Vec::new(), 0.0, 0.0);
+    for _ in 0..rounds {
+        let mut drafted = Vec::new();
+        let mut round = 0.01;
         if policy.begin(&experience).is_none() {
-            while length < 8 {
+            round += 1e-4;
+            let entry = usize::from(!policy.reads(0));
+            let mut head = entry;
+            while drafted.len() < 8 {
+                round += 0.001 * if head > entry { 1.0 } else { (1 + head) as f64 };
                 let decision = policy.decide(ExitView {
-                    head: 0,
-                    deepest: false,
+                    head,
+                    deepest: head == 1,
                     summary: &summary(1.5, true),
-                    drafted: length,
+                    drafted: drafted.len(),
                     experience: &experience,
                 });
                 match decision {
-                    Decision::Emit => length += 1,
-                    Decision::EmitLast => {
-                        length += 1;
-                        break;
+                    Decision::Deeper => {
+                        head += 1;
+                        continue;
                     }
-                    Decision::Deeper | Decision::Stop(_) => break,
+                    Decision::Stop(_) => break,
+                    Decision::Emit | Decision::EmitLast => {
+                        drafted.push(Drafted { head, entropy: 1.5 });
+                    }
                 }
+                if decision == Decision::EmitLast {
+                    break;
+                }
+                head = entry;
             }
         }
-        if length > 0 {
-            let drafted = vec![
-                Drafted {
-                    head: 0,
-                    entropy: 1.5
-                };
-                length
-            ];
-            // What comes of it on average: p + p² + …
-            let accepted = (p * (1.0 - p.powi(length as i32)) / (1.0 - p)).round() as usize;
-            let seconds = 0.01 + 0.0011 * length as f64;
-            policy.learn(Outcome {
-                drafted: &drafted,
-                accepted,
-                seconds,
-            });
-        }
-        lengths.push(length);
+        let accepted = drafted.iter().take_while(|_| random.random_bool(p)).count();
+        round += 1e-4 * drafted.len() as f64;
+        let outcome = Outcome {
+            drafted: &drafted,
+            accepted,
+            committed: accepted + 1,
+            seconds: round,
+        };
+        experience.learn(outcome, 0.0);
+        policy.learn(outcome, &mut experience);
+        lengths.push(drafted.len());
+        tokens += accepted as f64 + 1.0;
+        seconds += round;
     }
-    lengths
+    (lengths, tokens / seconds)
+}
+
+/// The best rate of drafts of one length at the first head, in the same world.
+fn best_rate(p: f64) -> f64 {
+    let rate = |length: i32| {
+        let tokens = (1.0 - p.powi(length + 1)) / (1.0 - p);
+        let seconds = 0.01 + f64::from(length) * 0.0011 + if length > 0 { 1e-4 } else { 0.0 };
+        tokens / seconds
+    };
+    (0..=8).map(rate).fold(0.0, f64::max)
 }
 
 #[test]
 fn auto_drafts_as_long_as_it_pays_and_not_at_all_where_it_does_not() {
-    let mean = |lengths: &[usize]| lengths.iter().sum::<usize>() as f64 / lengths.len() as f64;
-    let (sure, unsure) = (lengths_of_auto(0.95), lengths_of_auto(0.6));
-    let (sure, unsure) = (mean(&sure[100..]), mean(&unsure[100..]));
-    // The renewal optimum of these costs is 8 (the cap) and 3 tokens.
-    assert!(sure > 7.0, "{sure}");
-    assert!((1.0..=5.0).contains(&unsure), "{unsure}");
-    let hopeless = lengths_of_auto(0.02);
-    let drafts = hopeless[100..].iter().filter(|&&length| length > 0).count();
-    assert!(drafts <= 25, "{drafts} of 100 rounds, probes included");
+    for p in [0.95, 0.8, 0.6] {
+        let (_, rate) = world(p, 2000);
+        let best = best_rate(p);
+        assert!(rate > 0.93 * best, "p {p}: {rate} of {best}");
+    }
+    let mean = |p| {
+        let (lengths, _) = world(p, 400);
+        lengths.iter().sum::<usize>() as f64 / 400.0
+    };
+    assert!(mean(0.95) > 2.0 * mean(0.6));
+    let (lengths, rate) = world(0.02, 1000);
+    let drafts = lengths[100..].iter().filter(|&&length| length > 0).count();
+    assert!(drafts <= 60, "{drafts} of 900 rounds, tries included");
+    assert!(rate > 0.97 * best_rate(0.02), "{rate}");
+}
+
+#[test]
+fn every_choice_is_tried_and_the_best_is_kept() {
+    let mut rates = Experience::new(3, None).rates;
+    let mut chosen = [0; 4];
+    for _ in 0..1000 {
+        let choice = rates.choose();
+        let (index, rate) = match choice {
+            Choice::Plain => (0, 100.0),
+            Choice::From(head) => (head + 1, [90.0, 120.0, 60.0][head]),
+        };
+        chosen[index] += 1;
+        rates.observe(choice, 2, 2.0 / rate);
+    }
+    assert!(
+        chosen[2] > 900 && chosen.iter().all(|&count| count >= 3),
+        "{chosen:?}"
+    );
+    assert_eq!(rates.best().map(f64::round), Some(120.0));
 }
 
 #[test]
 fn del_takes_the_head_and_length_of_the_best_rate_and_probes_the_others() {
-    let experience = experience(0.9);
+    let mut experience = experience(0.9);
     let mut policy = built("del", &[2, 4]);
     let mut heads = [0; 2];
     for _ in 0..200 {
@@ -281,11 +327,13 @@ fn del_takes_the_head_and_length_of_the_best_rate_and_probes_the_others() {
         let drafted = vec![Drafted { head, entropy: 1.0 }; policy.max_draft_tokens()];
         // The first head is always wrong, the second one always right.
         let accepted = if head == 0 { 0 } else { drafted.len() };
-        policy.learn(Outcome {
+        let outcome = Outcome {
             drafted: &drafted,
             accepted,
+            committed: accepted + 1,
             seconds: 0.02,
-        });
+        };
+        policy.learn(outcome, &mut experience);
     }
     assert!(heads[0] >= 4 && heads[0] < 60, "{heads:?}");
     assert_eq!(
@@ -310,6 +358,7 @@ fn experience_corrects_what_was_promised() {
             Outcome {
                 drafted: &drafted,
                 accepted,
+                committed: accepted + 1,
                 seconds: 0.01,
             },
             0.0,

@@ -23,28 +23,25 @@ pub(super) struct Sequence {
     pub(super) waiting_since: Duration,
 }
 
-/// A draft with at least one token, as it was sent.
+/// A draft as it was sent.
 pub(super) struct Proposed {
     pub(super) epoch: u64,
     pub(super) drafted: Vec<Drafted>,
     /// When the Commit that asked for it came.
     pub(super) started: Duration,
-    /// What drafting took.
-    pub(super) seconds: f64,
 }
 
 impl Proposed {
-    pub(super) fn new(proposal: &Proposal, started: Duration) -> Option<Self> {
+    pub(super) fn new(proposal: &Proposal, started: Duration) -> Self {
         let drafted = proposal.tokens.iter().map(|token| Drafted {
             head: token.exit_head as usize,
             entropy: token.entropy,
         });
-        (!proposal.tokens.is_empty()).then(|| Self {
+        Self {
             epoch: proposal.epoch,
             drafted: drafted.collect(),
             started,
-            seconds: proposal.draft_us as f64 * 1e-6,
-        })
+        }
     }
 }
 

@@ -32,7 +32,7 @@ impl Scheduler {
                 .and_then(|proposal| proposal.message.as_ref()),
             started,
         ) {
-            sequence.proposed = Proposed::new(proposal, started);
+            sequence.proposed = Some(Proposed::new(proposal, started));
         }
         self.send(index, proposal);
     }
@@ -62,27 +62,29 @@ impl Scheduler {
             parts.experience.costs.verify = seconds.collect();
         }
         let sequence = &mut sequences[index];
-        let judged = sequence.proposed.take();
-        let Some(proposed) = judged.filter(|p| commit.proposal_epoch == Some(p.epoch)) else {
+        let (Some(proposed), Some(drafting)) = (sequence.proposed.take(), &mut sequence.drafting)
+        else {
             return;
         };
-        let (Some(accepted), Some(drafting)) = (commit.accepted, &mut sequence.drafting) else {
-            return;
+        let verdict = commit
+            .accepted
+            .filter(|_| commit.proposal_epoch == Some(proposed.epoch));
+        let accepted = match verdict {
+            Some(accepted) => accepted as usize,
+            None if proposed.drafted.is_empty() => 0,
+            // It came too late: nobody looked at it.
+            None => return,
         };
-        let rows = proposed.drafted.len();
         let outcome = Outcome {
             drafted: &proposed.drafted,
-            accepted: (accepted as usize).min(rows),
+            accepted: accepted.min(proposed.drafted.len()),
+            committed: commit.token_ids.len(),
             seconds: now.saturating_sub(proposed.started).as_secs_f64(),
         };
-        let costs = &mut parts.experience.costs;
-        if let Some(verify) = costs.verify(rows) {
-            costs.observe_overhead(outcome.seconds - proposed.seconds - verify);
-        }
         let temperature = f64::from(drafting.sampler.params().temperature);
         parts.experience.learn(outcome, temperature);
         if let Some(policy) = &mut drafting.policy {
-            policy.learn(outcome);
+            policy.learn(outcome, &mut parts.experience);
         }
     }
 
