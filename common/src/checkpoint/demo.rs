@@ -19,7 +19,10 @@ embedded!(
     "config.json",
     "generation_config.json",
     "tokenizer.json",
-    "model.safetensors"
+    "model.safetensors",
+    "exit_heads.json",
+    "exit_heads.safetensors",
+    "calibration.json"
 );
 
 /// A folder with the demo model: `models/demo` of the checkout that this was built from,

@@ -1,6 +1,6 @@
 //! Tokens per second that rounds brought, by where their drafts began: a bandit with few arms.
 
-/// Rounds of every choice before any is preferred.
+/// Rounds from every head before any choice is preferred. Plain rounds vary less: one tells.
 const FIRST_TRIES: u32 = 3;
 /// Rounds after which a choice that is nearly as good as the best is tried again.
 const RETRY_NEAR: u32 = 32;
@@ -62,14 +62,16 @@ impl Rates {
     /// else what promises most.
     pub fn choose(&self) -> Choice {
         let best = self.best().unwrap_or(0.0);
-        let due = |record: &Record| {
+        let due = |&(index, record): &(usize, &Record)| {
+            let first_tries = if index == 0 { 1 } else { FIRST_TRIES };
             let near = record.rate().is_none_or(|rate| rate >= NEAR * best);
             let retry = if near { RETRY_NEAR } else { RETRY_FAR };
-            record.tries < FIRST_TRIES || record.rounds_since >= retry
+            record.tries < first_tries || record.rounds_since >= retry
         };
-        let index = self.records.iter().position(due).or_else(|| {
-            let all = self.records.iter().enumerate();
-            all.max_by(|(_, a), (_, b)| a.promise().total_cmp(&b.promise()))
+        let all = || self.records.iter().enumerate();
+        let index = all().find(due).map(|(index, _)| index).or_else(|| {
+            all()
+                .max_by(|(_, a), (_, b)| a.promise().total_cmp(&b.promise()))
                 .map(|(index, _)| index)
         });
         match index.unwrap_or(0) {

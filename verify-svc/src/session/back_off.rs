@@ -9,11 +9,14 @@ const LONGEST_REST: u32 = 256;
 /// Rests without any proposal before and between them, after which a drafter counts as silent.
 const SILENT_RESTS: u32 = 2;
 
+/// First rest after a draft that was declined, in rounds: long enough that asking in vain costs
+/// little beside it.
+const FIRST_PAUSE: u32 = 8;
 /// Longest rest after drafts that were declined, in rounds.
 const LONGEST_PAUSE: u32 = 64;
 
 /// Drafts that the drafter declined because they would not pay. The rest after each is twice as
-/// long as the one before, until a drafted token is accepted.
+/// long as the one before; a drafted token that is right halves the next one.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Pause {
     rest: u32,
@@ -23,13 +26,13 @@ pub(super) struct Pause {
 impl Pause {
     /// The drafter declined.
     pub(super) fn declined(&mut self) {
-        self.rest = (self.rest * 2).clamp(1, LONGEST_PAUSE);
+        self.rest = (self.rest * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
         self.left = self.rest;
     }
 
     /// A drafted token was right.
     pub(super) fn accepted(&mut self) {
-        *self = Self::default();
+        self.rest /= 2;
     }
 
     /// Whether the coming round is a part of a rest; called once per round.
