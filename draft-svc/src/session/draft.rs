@@ -55,6 +55,10 @@ impl Draft {
         self.goal
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.tokens.is_empty()
+    }
+
     pub(super) fn push(&mut self, token: DraftedToken) {
         self.tokens.push(token);
     }

@@ -72,6 +72,9 @@ pub struct DraftSession {
     fed: usize,
     draft: Option<Draft>,
     ready_sent: bool,
+    /// Nobody wants drafts now, so what is committed runs when the next one begins: its rows would
+    /// take time from whoever shares the processor.
+    resting: bool,
 }
 
 impl DraftSession {
@@ -86,6 +89,7 @@ impl DraftSession {
             fed: 0,
             draft: None,
             ready_sent: false,
+            resting: false,
         }
     }
 
@@ -169,6 +173,7 @@ impl DraftSession {
             return Ok(Some(self.resync()));
         }
         self.hold(first, &commit.token_ids);
+        self.resting = commit.max_draft_tokens == 0;
         if commit.max_draft_tokens > 0 {
             self.begin(commit, now);
         }
@@ -185,10 +190,12 @@ impl DraftSession {
     }
 
     /// What the engine is to do next. Between drafts it runs what was committed, except for
-    /// the newest token: that is the first row of the next draft.
+    /// the newest token: that is the first row of the next draft. While no drafts are wanted it
+    /// runs nothing, once it has said Ready.
     pub fn plan(&self) -> Plan<'_> {
         let end = match &self.draft {
             Some(_) => self.held.len(),
+            None if self.resting && self.ready_sent => self.fed,
             None => self.committed.saturating_sub(1).max(self.fed),
         };
         Plan {
@@ -226,7 +233,10 @@ impl DraftSession {
         now: Duration,
         load: DrafterLoad,
     ) -> Option<DrafterMessage> {
-        let proposal = self.draft.take()?.into_proposal(reason, now, load);
+        let draft = self.draft.take()?;
+        // A declined draft ends before its rows.
+        self.resting = reason == DraftStopReason::Cost && draft.is_empty();
+        let proposal = draft.into_proposal(reason, now, load);
         Some(DrafterMessage {
             message: Some(Message::Proposal(proposal)),
         })
