@@ -22,10 +22,16 @@ use std::{
 
 /// Pairs of runs that the rates are medians of.
 const REPEATS: usize = 7;
+/// Drafts where no policy is named. The default of the services drafts only where that pays, and
+/// a model as small as the demo's hardly ever lets it: there would be nothing to see.
+const SHOWN: PolicySpec = PolicySpec::Fixed { head: 0, tokens: 2 };
 /// Time after which no further pair is run.
 const REPEAT_TIME: Duration = Duration::from_secs(3);
 
 /// Watch the pair tell a story: what was drafted, what was corrected, and how much faster it is
+///
+/// Drafts two tokens at the first exit unless a --policy is named, so that there is something to see; `auto`,
+/// the default of the services, drafts only where that pays.
 ///
 /// Example: dssd demo --prompt "The old lighthouse" --temperature 0.8 --seed 7
 #[derive(Args)]
@@ -65,8 +71,13 @@ pub(crate) async fn run(args: DemoArgs) -> Result<bool> {
         client: Client::new(&[verifier.uri()?]),
         request: args.request.request(&args.prompt),
     };
-    if args.plain {
-        demo.request.speculation = Some(speculation(Some(PolicySpec::Off)));
+    let policy = match args.plain {
+        true => Some(PolicySpec::Off),
+        false => args.request.policy.is_none().then_some(SHOWN),
+    };
+    if let (Some(policy), Some(asked)) = (policy, &mut demo.request.speculation) {
+        let policy = speculation(Some(policy));
+        (asked.mode, asked.policy) = (policy.mode, policy.policy);
     }
     // With one seed for all runs, the same text is due in each.
     demo.request.seed.get_or_insert_with(rand::random);

@@ -137,8 +137,9 @@ fn a_quick_check_passes_on_the_demo_model() {
     assert!(report["tokens_compared"].as_u64().unwrap() > 500);
     for row in report["settings"].as_array().unwrap() {
         let count = |key: &str| row[key].as_u64().unwrap();
-        assert!(count("tokens") > 0 && count("accepted") > 0, "{row}");
-        assert!(count("rejected") > 0, "{row}");
+        assert!(count("tokens") > 0, "{row}");
+        let drafted = count("accepted") > 0 && count("rejected") > 0;
+        assert!(drafted || row["adaptive"] == true, "{row}");
     }
 }
 

@@ -203,6 +203,12 @@ impl Setting {
         format!("{}; {drafts}{asks}", self.sampling.name())
     }
 
+    /// Whether the policy may choose not to draft; a server's default may, too.
+    pub(super) fn is_adaptive(&self) -> bool {
+        let chooses = matches!(self.policy, None | Some(PolicySpec::Auto));
+        chooses && self.source == Source::Drafters
+    }
+
     /// Whether log-probabilities are compared, too.
     pub(super) fn compares_logprobs(&self) -> bool {
         self.asks == Asks::Logprobs

@@ -68,7 +68,9 @@ impl Rates {
             let retry = if near { RETRY_NEAR } else { RETRY_FAR };
             record.tries < first_tries || record.rounds_since >= retry
         };
-        let all = || self.records.iter().enumerate();
+        // Heads first: whoever asks for a draft for the first time gets one.
+        let heads_first = || self.records.iter().enumerate().skip(1);
+        let all = || heads_first().chain(self.records.iter().enumerate().take(1));
         let index = all().find(due).map(|(index, _)| index).or_else(|| {
             all()
                 .max_by(|(_, a), (_, b)| a.promise().total_cmp(&b.promise()))
