@@ -15,7 +15,7 @@ pub(crate) struct RequestArgs {
     /// (0: of the token alone); needs --json
     #[arg(long, value_name = "N", requires = "json")]
     logprobs: Option<u32>,
-    /// How to draft: off, auto, fixed:HEAD:TOKENS, entropy:NATS, entropy@AGREEMENT, max-prob:HEAD:P[:keep], adaedl:HEAD[:keep], product:HEAD:P, del; the server's default if unset
+    /// How to draft: off, auto, fixed:HEAD:TOKENS, entropy:NATS, entropy@AGREEMENT, max-prob:HEAD:P, adaedl:HEAD, product:HEAD:P, del; the server's default if unset
     #[arg(long, value_name = "POLICY")]
     pub(crate) policy: Option<PolicySpec>,
     /// Most tokens of a draft, whatever the policy; 0: no drafts. The server's limit if unset

@@ -44,7 +44,7 @@ pub struct ServeArgs {
         default_value = "256"
     )]
     pub max_step_rows: usize,
-    /// Draft policy where none is named: auto, off, fixed:HEAD:TOKENS, entropy:NATS, entropy@AGREEMENT, max-prob:HEAD:P[:keep], adaedl:HEAD[:keep], product:HEAD:P or del
+    /// Draft policy where none is named: auto, off, fixed:HEAD:TOKENS, entropy:NATS, entropy@AGREEMENT, max-prob:HEAD:P, adaedl:HEAD, product:HEAD:P or del
     #[arg(long, env = "DSSD_POLICY", default_value = DEFAULT_POLICY)]
     pub policy: String,
     /// Longest draft, in tokens
