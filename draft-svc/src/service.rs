@@ -8,7 +8,7 @@ use crate::{
 };
 use dssd_common::{
     checkpoint::Checkpoint,
-    exit::{self, Calibration, ExitHeads},
+    exit::{self, Calibration, DEFAULT_EXITS, ExitHeads},
     policy::{Experience, PolicySpec, Setting},
     serve::{Engine, Front, MAX_MESSAGE_BYTES, Service, load_blocking, open_model},
     tokenizer::Tokenizer,
@@ -20,9 +20,6 @@ use dssd_proto::{
 use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-
-/// Untrained exits where nothing is said.
-const DEFAULT_EXITS: usize = 4;
 
 /// Loads the model that `config` names and serves it on `listener` until `shutdown`.
 ///

@@ -12,13 +12,14 @@ use dssd_common::{
 use dssd_heads::{
     backbone::Backbone,
     calibrate::{CalibrationSettings, Rule, Source, TEMPERATURES, Window, calibrate, collect},
-    corpus::{Corpus, Encoder, held_out, text_hash},
+    corpus::{Corpus, Encoder, HELD_OUT_SHARE, held_out, text_hash},
     self_text::{SelfTextSettings, continuations},
 };
 use std::{path::PathBuf, sync::Arc};
 
-/// Documents that training keeps for measuring: one in so many.
-const HELD_OUT_SHARE: u64 = 50;
+const DEFAULT_DELTA: f64 = 0.1;
+const DEFAULT_PROMPT_TOKENS: usize = 16;
+const DEFAULT_TEMPERATURES: [f32; 2] = [0.0, 0.8];
 /// Windows that go through the model at once.
 const WINDOWS_AT_ONCE: usize = 8;
 
@@ -45,11 +46,11 @@ pub(crate) struct CalibrateArgs {
     /// Positions: the text's own, or those of the model's continuations of its beginnings, which is what drafts run on
     #[arg(long, value_enum, default_value_t = SourceName::Continuations)]
     source: SourceName,
-    /// Tokens of each document that are continued
-    #[arg(long, value_name = "N", default_value_t = 16)]
-    prompt_tokens: usize,
-    /// Temperatures of the continuations, taken in turn
-    #[arg(long, value_name = "T", value_delimiter = ',', default_values_t = [0.0, 0.8])]
+    /// Tokens of each document that are continued [default: 16]
+    #[arg(long, value_name = "N")]
+    prompt_tokens: Option<usize>,
+    /// Temperatures of the continuations, taken in turn [default: 0,0.8]
+    #[arg(long, value_name = "T", value_delimiter = ',')]
     temperature: Vec<f32>,
     /// How thresholds are chosen
     #[arg(long, value_enum, default_value_t = RuleName::Conditional)]
@@ -57,9 +58,9 @@ pub(crate) struct CalibrateArgs {
     /// Target agreements
     #[arg(long, value_name = "E", value_delimiter = ',', default_values_t = [0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.99])]
     epsilons: Vec<f64>,
-    /// Probability that a threshold of the guaranteed rule breaks its promise
-    #[arg(long, value_name = "D", default_value_t = 0.1)]
-    delta: f64,
+    /// Probability that a threshold of the guaranteed rule breaks its promise [default: 0.1]
+    #[arg(long, value_name = "D")]
+    delta: Option<f64>,
     /// Tokens of text to read, at most
     #[arg(long, value_name = "N", default_value_t = 100_000)]
     tokens: usize,
@@ -99,7 +100,11 @@ enum RuleName {
     Guaranteed,
 }
 
-pub(super) fn run(args: CalibrateArgs) -> Result<bool> {
+pub(super) fn run(mut args: CalibrateArgs) -> Result<bool> {
+    args.refuse_strangers()?;
+    if args.temperature.is_empty() {
+        args.temperature = DEFAULT_TEMPERATURES.to_vec();
+    }
     let settings = CalibrationSettings {
         rule: match args.rule {
             RuleName::Paper => Rule::Paper,
@@ -107,7 +112,7 @@ pub(super) fn run(args: CalibrateArgs) -> Result<bool> {
             RuleName::Guaranteed => Rule::Guaranteed,
         },
         epsilons: args.epsilons.clone(),
-        delta: args.delta,
+        delta: args.delta.unwrap_or(DEFAULT_DELTA),
         seed: args.seed,
     };
     settings.check()?;
@@ -155,6 +160,20 @@ pub(super) fn run(args: CalibrateArgs) -> Result<bool> {
 }
 
 impl CalibrateArgs {
+    /// Settings that the chosen source or rule has no use for.
+    fn refuse_strangers(&self) -> Result<()> {
+        let continued = self.source == SourceName::Continuations;
+        anyhow::ensure!(
+            continued || (self.prompt_tokens.is_none() && self.temperature.is_empty()),
+            "--prompt-tokens and --temperature belong to --source continuations"
+        );
+        anyhow::ensure!(
+            self.rule == RuleName::Guaranteed || self.delta.is_none(),
+            "--delta belongs to --rule guaranteed"
+        );
+        Ok(())
+    }
+
     fn describe(&self) -> String {
         let names = self.text.iter().filter_map(|path| path.file_name());
         let names: Vec<_> = names.map(|name| name.to_string_lossy()).collect();
@@ -196,15 +215,15 @@ fn windows(
         });
         return Ok(of_text.collect());
     }
+    let beginning = args.prompt_tokens.unwrap_or(DEFAULT_PROMPT_TOKENS).max(1);
     let prompts: Vec<Vec<u32>> = texts
         .iter()
-        .filter(|(_, tokens)| tokens.len() > args.prompt_tokens)
-        .map(|(_, tokens)| tokens[..args.prompt_tokens.max(1)].to_vec())
+        .filter(|(_, tokens)| tokens.len() > beginning)
+        .map(|(_, tokens)| tokens[..beginning].to_vec())
         .collect();
     anyhow::ensure!(
         !prompts.is_empty(),
-        "no document has more than --prompt-tokens {} tokens",
-        args.prompt_tokens
+        "no document has more than --prompt-tokens {beginning} tokens"
     );
     let settings = SelfTextSettings {
         temperatures: args.temperature.clone(),

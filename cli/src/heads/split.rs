@@ -3,14 +3,11 @@
 use anyhow::{Context as _, Result};
 use clap::Args;
 use dssd_common::{
-    exit::{ExitHeads, placement},
+    exit::{DEFAULT_EXITS, ExitHeads, placement},
     serve::open_model,
 };
 use serde_json::json;
 use std::path::PathBuf;
-
-/// Exits of a model without trained heads.
-const UNTRAINED_EXITS: usize = 4;
 
 /// Write a checkpoint with only the layers that drafts need
 ///
@@ -49,7 +46,7 @@ pub(super) fn run(args: SplitArgs) -> Result<bool> {
     let total = checkpoint.config().layers;
     let exits: Vec<usize> = match &heads {
         Some(heads) => heads.heads.iter().map(|head| head.layer).collect(),
-        None => placement(total, UNTRAINED_EXITS),
+        None => placement(total, DEFAULT_EXITS),
     };
     let deepest = exits.last().copied().unwrap_or(1);
     let layers = args.layers.unwrap_or(deepest);

@@ -4,7 +4,10 @@ use super::{available_threads, progress};
 use anyhow::{Context as _, Result};
 use clap::{ArgGroup, Args, ValueEnum};
 use dssd_common::{
-    checkpoint::lm_head_name, exit::placement, kernels::WeightType, serve::open_model,
+    checkpoint::lm_head_name,
+    exit::{DEFAULT_EXITS, placement},
+    kernels::WeightType,
+    serve::open_model,
 };
 use dssd_heads::{
     self_text::{SelfTextSettings, write_self_text},
@@ -14,8 +17,6 @@ use indicatif::ProgressBar;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
-/// Exits where nothing else is said.
-const EXITS: usize = 4;
 /// File of `--out` that holds what the model wrote.
 const SELF_TEXT: &str = "self-text.jsonl";
 /// Ticks of the progress bar of a training.
@@ -174,7 +175,7 @@ impl TrainArgs {
             "--recipe paper trains linear heads"
         );
         let layers = if self.layers.is_empty() {
-            placement(config.layers, EXITS)
+            placement(config.layers, DEFAULT_EXITS)
         } else {
             self.layers.clone()
         };
@@ -201,7 +202,7 @@ impl TrainArgs {
     }
 }
 
-/// The file with the model's own text, written unless an interrupted training left it there.
+/// The file with the model's own text; an interrupted training goes on with what it wrote.
 fn self_text(
     args: &TrainArgs,
     material: &Material,
@@ -209,7 +210,7 @@ fn self_text(
     window: usize,
 ) -> Result<PathBuf> {
     let path = args.out.join(SELF_TEXT);
-    if path.exists() {
+    if args.resume && path.exists() {
         return Ok(path);
     }
     std::fs::create_dir_all(&args.out).with_context(|| args.out.display().to_string())?;

@@ -30,8 +30,7 @@ use std::{
 pub use config::{Architecture, ModelConfig, Norm, NormKind, Rotary, RotaryScaling};
 pub use generation::GenerationDefaults;
 pub use layout::{embedding_name, expected_tensors, final_norm_name, layer_prefix, lm_head_name};
-pub(crate) use manifest::hex;
-pub use manifest::{Manifest, ManifestTensor};
+pub use manifest::{Manifest, ManifestTensor, hex};
 pub use random::random_checkpoint;
 pub use shapes::{shape, shape_names};
 pub use tensor::TensorData;

@@ -13,6 +13,9 @@ mod reader;
 pub use calibration::{AcceptanceTable, Calibration, HeadCalibration, Realised, Threshold};
 pub use heads::{ExitHead, ExitHeads, HeadKind};
 
+/// Exits of a model where nothing is said.
+pub const DEFAULT_EXITS: usize = 4;
+
 /// Layers after which `heads` exits sit when nothing else is said: evenly spaced, truncated,
 /// as `linspace(0, layers, heads + 2)[1:-1]`. A model with too few layers gets fewer exits.
 pub fn placement(layers: usize, heads: usize) -> Vec<usize> {

@@ -350,7 +350,7 @@ fn settings_out_of_range_are_named() {
     for (name, settings) in wrong {
         let error = train(&material, &settings, false, &mut |_| ()).unwrap_err();
         assert!(
-            matches!(error, Error::InvalidSetting { setting, .. } if setting == name),
+            matches!(error, Error::Common(dssd_common::Error::InvalidParameter { field, .. }) if field == name),
             "{name}: {error}"
         );
     }

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     Error, Result,
     backbone::{Backbone, Teacher},
-    corpus::{Corpus, Encoder, Windows, held_out},
+    corpus::{Corpus, Encoder, HELD_OUT_SHARE, Windows, held_out},
 };
 use candle_core::{Device, Tensor};
 use dssd_common::{
@@ -23,8 +23,6 @@ use std::{path::PathBuf, sync::Arc, time::Instant};
 
 /// Positions that go through the model at once.
 const PASS_ROWS: usize = 2048;
-/// One document in so many is kept for measuring, where no file of its own is given.
-const HELD_OUT_SHARE: u64 = 50;
 
 /// What a training works with.
 pub struct Material {
