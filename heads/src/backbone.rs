@@ -67,11 +67,6 @@ impl Backbone {
         })
     }
 
-    /// The layers of the exits.
-    pub fn exits(&self) -> &[usize] {
-        &self.exits
-    }
-
     /// The decoder, for its heads.
     pub fn decoder(&mut self) -> &mut Decoder {
         &mut self.decoder

@@ -33,6 +33,8 @@ pub struct SelfTextSettings {
 /// A document that the model wrote.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Written {
+    /// Number of the prompt.
+    pub prompt: u64,
     /// Prompt and continuation.
     pub token_ids: Vec<u32>,
     /// Tokens of the prompt.
@@ -43,6 +45,7 @@ pub struct Written {
 
 /// A document that is being written.
 struct Writing {
+    prompt: u64,
     sequence: SequenceId,
     sampler: Sampler,
     history: History,
@@ -179,6 +182,7 @@ impl<'a> Author<'a> {
         let written = finished.into_iter().map(|document| {
             kv.close(document.sequence);
             Written {
+                prompt: document.prompt,
                 token_ids: document.history.tokens().to_vec(),
                 prompt_length: document.history.prompt_len(),
                 temperature: document.temperature,
@@ -235,9 +239,11 @@ impl<'a> Author<'a> {
             seed: self.settings.seed.wrapping_add(self.begun),
             ..SamplingParams::default()
         };
+        let number = self.begun;
         self.begun += 1;
         let (decoder, kv) = self.backbone.parts();
         Ok(Writing {
+            prompt: number,
             sampler: Sampler::new(params, decoder.vocabulary(), Vec::new())?,
             sequence: kv.open(self.settings.longest)?,
             history: History::new(prompt, &[]),

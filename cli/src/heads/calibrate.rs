@@ -130,7 +130,7 @@ pub(super) fn run(mut args: CalibrateArgs) -> Result<bool> {
     let mut backbone = Backbone::load(&checkpoint, kernels, &exits, WINDOWS_AT_ONCE, window)?;
     let positions = windows
         .iter()
-        .map(|window| window.tokens.len() - window.first);
+        .map(|window| window.tokens.len() - 1 - window.first);
     let bar = progress(positions.sum(), "asking every head")?;
     let samples = collect(
         &mut backbone,
@@ -150,7 +150,7 @@ pub(super) fn run(mut args: CalibrateArgs) -> Result<bool> {
     };
     let calibration = calibrate(&heads, &samples, &settings, source)?;
     heads.calibration = Some(calibration.clone());
-    heads.save(&args.heads)?;
+    heads.save_calibration(&args.heads)?;
     if args.json {
         println!("{}", serde_json::to_string(&calibration)?);
     } else {
@@ -216,11 +216,11 @@ fn windows(
         return Ok(of_text.collect());
     }
     let beginning = args.prompt_tokens.unwrap_or(DEFAULT_PROMPT_TOKENS).max(1);
-    let prompts: Vec<Vec<u32>> = texts
+    let (documents, prompts): (Vec<u32>, Vec<Vec<u32>>) = texts
         .iter()
         .filter(|(_, tokens)| tokens.len() > beginning)
-        .map(|(_, tokens)| tokens[..beginning].to_vec())
-        .collect();
+        .map(|(document, tokens)| (number(*document), tokens[..beginning].to_vec()))
+        .unzip();
     anyhow::ensure!(
         !prompts.is_empty(),
         "no document has more than --prompt-tokens {beginning} tokens"
@@ -234,16 +234,17 @@ fn windows(
     let observer = &mut |done| bar.set_position(done as u64);
     let written = continuations(checkpoint, threads, &settings, prompts, observer)?;
     bar.finish_and_clear();
-    let of_model = written
+    let mut of_model: Vec<Window> = written
         .into_iter()
-        .enumerate()
-        .map(|(index, written)| Window {
-            document: number(index),
+        .map(|written| Window {
+            document: documents[written.prompt as usize],
             // The row of the prompt's last token is the first that chose a token.
             first: written.prompt_length - 1,
             tokens: written.token_ids,
-        });
-    Ok(of_model.collect())
+        })
+        .collect();
+    of_model.sort_by_key(|window| window.document);
+    Ok(of_model)
 }
 
 fn print(calibration: &Calibration, positions: usize) {

@@ -11,7 +11,7 @@ use dssd_common::{
 };
 use dssd_heads::{
     self_text::{SelfTextSettings, write_self_text},
-    train::{Event, Kind, Material, Outcome, Quality, Recipe, TrainSettings, train},
+    train::{Event, Kind, Material, Outcome, Quality, Recipe, TrainSettings, check_folder, train},
 };
 use indicatif::ProgressBar;
 use serde_json::json;
@@ -127,6 +127,7 @@ pub(super) fn run(args: TrainArgs) -> Result<bool> {
     let stored = checkpoint.tensor(lm_head_name(checkpoint.config()))?.dtype;
     let settings = args.settings(checkpoint.config(), stored)?;
     settings.check(checkpoint.config())?;
+    check_folder(&args.out, args.resume)?;
     let mut material = Material {
         checkpoint,
         tokenizer,

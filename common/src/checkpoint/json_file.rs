@@ -27,11 +27,13 @@ pub(crate) fn read_optional<T: DeserializeOwned>(path: &Path) -> Result<Option<T
     }
 }
 
-/// Writes a value, indented for people.
+/// Writes a value, indented for people. The file is whole, old or new, whenever this is cut off.
 pub(crate) fn write(path: &Path, value: &impl Serialize) -> Result<()> {
     let written = serde_json::to_vec_pretty(value).map_err(std::io::Error::from);
+    let new = path.with_extension("json.new");
     written
-        .and_then(|text| std::fs::write(path, text))
+        .and_then(|text| std::fs::write(&new, text))
+        .and_then(|()| std::fs::rename(&new, path))
         .map_err(|source| Error::Io {
             path: path.into(),
             source,

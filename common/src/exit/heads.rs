@@ -127,10 +127,19 @@ impl ExitHeads {
             tokenizer_hash: self.tokenizer_hash.clone(),
             heads: self.heads.iter().map(ExitHead::describe).collect(),
         };
-        json_file::write(&dir.join(DESCRIPTION), &description)?;
-        let path = dir.join(WEIGHTS);
-        safetensors::serialize_to_file(self.tensors(), None, &path)
+        let (path, new) = (dir.join(WEIGHTS), dir.join(format!("{WEIGHTS}.new")));
+        let bytes = safetensors::serialize(self.tensors(), None)
             .map_err(|error| invalid(&path, error.to_string()))?;
+        std::fs::write(&new, bytes)
+            .and_then(|()| std::fs::rename(&new, &path))
+            .map_err(io)?;
+        // Last, because a folder that has it has heads.
+        json_file::write(&dir.join(DESCRIPTION), &description)?;
+        self.save_calibration(dir)
+    }
+
+    /// Writes the calibration alone, where there is one, beside heads that are there already.
+    pub fn save_calibration(&self, dir: &Path) -> Result<()> {
         match &self.calibration {
             Some(calibration) => calibration.save(dir),
             None => Ok(()),

@@ -96,6 +96,10 @@ impl Policy for Del {
         for record in &mut self.records {
             record.rounds_since += 1;
         }
+        if let Some(record) = self.records.get_mut(self.head) {
+            // Tried, whatever came of it.
+            record.rounds_since = 0;
+        }
         let Some(record) = outcome
             .drafted
             .first()
@@ -107,6 +111,5 @@ impl Policy for Del {
         let tried = (outcome.accepted + 1).min(outcome.drafted.len());
         record.accepted = MEMORY * record.accepted + outcome.accepted as f64;
         record.tried = MEMORY * record.tried + tried as f64;
-        record.rounds_since = 0;
     }
 }

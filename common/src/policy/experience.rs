@@ -11,6 +11,8 @@ const BINS: usize = 16;
 const PRIOR_WEIGHT: f64 = 24.0;
 /// Weight of what was, token by token, in a bin.
 const MEMORY: f64 = 0.99;
+/// Least promised acceptance.
+const LEAST: f64 = 0.01;
 /// Weight of the newest in running costs.
 const NEWEST: f64 = 0.1;
 
@@ -29,7 +31,6 @@ pub struct Experience {
 struct Bin {
     accepted: f64,
     promised: f64,
-    tried: f64,
 }
 
 /// Running means in seconds. What was never measured is none.
@@ -63,11 +64,6 @@ impl Experience {
         self.calibration.as_ref()
     }
 
-    /// Heads.
-    pub fn heads(&self) -> usize {
-        self.heads.len()
-    }
-
     /// Probability that a token which `head` chose at an entropy (nats) is accepted: what was
     /// promised, corrected by what was seen near that entropy.
     pub fn acceptance(&self, head: usize, entropy: f32, temperature: f64) -> f64 {
@@ -79,15 +75,6 @@ impl Experience {
         let level = (bin.accepted + PRIOR_WEIGHT * promised)
             / (bin.promised + PRIOR_WEIGHT * promised).max(f64::MIN_POSITIVE);
         (promised * level).clamp(0.0, 0.999)
-    }
-
-    /// Mean of observed minus promised acceptance of a head, over what was seen lately; none
-    /// before anything was.
-    pub fn drift(&self, head: usize) -> Option<f64> {
-        let bins = self.heads.get(head)?;
-        let sum = |part: fn(&Bin) -> f64| bins.iter().map(part).sum::<f64>();
-        let tried = sum(|bin| bin.tried);
-        (tried >= 1.0).then(|| (sum(|bin| bin.accepted) - sum(|bin| bin.promised)) / tried)
     }
 
     /// Takes note of a verified draft.
@@ -102,7 +89,6 @@ impl Experience {
             let right = f64::from(u8::from(index < outcome.accepted));
             bin.accepted = MEMORY * bin.accepted + right;
             bin.promised = MEMORY * bin.promised + promised;
-            bin.tried = MEMORY * bin.tried + 1.0;
         }
     }
 
@@ -117,7 +103,8 @@ impl Experience {
         let table: Option<&AcceptanceTable> =
             tables.as_ref().and_then(|tables| tables.get(head).copied());
         match table {
-            Some(table) => table.probability(entropy),
+            // Never hopeless: what is 0 could not be corrected.
+            Some(table) => table.probability(entropy).max(LEAST),
             None => 0.9 * crate::math::exp(-0.5 * entropy),
         }
     }

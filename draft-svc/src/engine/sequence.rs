@@ -32,6 +32,15 @@ pub(super) struct Proposed {
 }
 
 impl Proposed {
+    /// A draft that was asked for then, and never sent.
+    pub(super) fn nothing(started: Duration) -> Self {
+        Self {
+            epoch: 0,
+            drafted: Vec::new(),
+            started,
+        }
+    }
+
     pub(super) fn new(proposal: &Proposal, started: Duration) -> Self {
         let drafted = proposal.tokens.iter().map(|token| Drafted {
             head: token.exit_head as usize,

@@ -5,8 +5,9 @@
 //! E[L] ≥ 0, "leaving up to t agrees less often than ε". A threshold is certified when a test at
 //! level δ/heads rejects it. Candidates are tested in an order that is fixed on other documents:
 //! from the one that should be easiest to certify on to larger ones; the first that is not
-//! rejected ends the sequence. Then with probability 1 − δ every certified threshold keeps its
-//! promise.
+//! rejected ends the sequence. Then with probability 1 − δ the threshold of the first head
+//! keeps its promise. Heads after it are tested on what those before them left, and that was decided
+//! on the same documents: for them the promise is approximate.
 //!
 //! The test is a bet against the hypothesis (Waudby-Smith and Ramdas 2020, arXiv 2010.09686).
 //! Losses of documents are nearly all small; bounds that do not see that, such as

@@ -13,6 +13,8 @@ use crate::{Error, Result, interval};
 use dssd_common::exit::{
     AcceptanceTable, Calibration, ExitHeads, HeadCalibration, Realised, Threshold,
 };
+use rand::{Rng as _, SeedableRng as _};
+use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -95,16 +97,17 @@ impl CalibrationSettings {
 }
 
 impl Split {
-    /// A quarter of the documents for candidates, half to fit, a quarter to check. Documents are
-    /// dealt by their number, so that every part has all kinds of text.
-    pub fn new(samples: &Samples) -> Self {
+    /// About a quarter of the documents for candidates, half to fit, a quarter to check. Each is
+    /// dealt by chance, so that no property of it goes with its part.
+    pub fn new(samples: &Samples, seed: u64) -> Self {
         let mut split = Self {
             candidates: Vec::new(),
             fit: Vec::new(),
             check: Vec::new(),
         };
         for (position, document) in samples.documents.iter().enumerate() {
-            match document % 4 {
+            let key = seed ^ u64::from(*document) << 32;
+            match ChaCha8Rng::seed_from_u64(key).random_range(0..4) {
                 0 => split.candidates.push(position),
                 1 => split.check.push(position),
                 _ => split.fit.push(position),
@@ -132,7 +135,7 @@ pub fn calibrate(
     source: Source,
 ) -> Result<Calibration> {
     settings.check()?;
-    let split = Split::new(samples);
+    let split = Split::new(samples, settings.seed);
     if split.candidates.is_empty() || split.fit.is_empty() || split.check.is_empty() {
         let reason = "has fewer than four documents: thresholds are chosen and checked on \
                       different ones, so give more text";

@@ -128,7 +128,8 @@ impl HeadSamples {
     }
 
     fn push(&mut self, summary: &Summary, agrees: bool) {
-        self.entropy.push(summary.entropy);
+        // An invalid row is infinitely uncertain, which JSON cannot say.
+        self.entropy.push(summary.entropy.min(f32::MAX));
         self.max_probability.push(summary.max_probability);
         self.margin_probability.push(summary.margin_probability);
         self.margin_logit.push(summary.margin_logit);
@@ -184,7 +185,8 @@ impl Collector {
         let hidden = backbone.decoder().config().hidden;
         let mut row = 0;
         for window in windows {
-            let rows = (row + window.first) * hidden..(row + window.tokens.len()) * hidden;
+            // Behind the last token nothing is drafted: it ends the text, or the window.
+            let rows = (row + window.first) * hidden..(row + window.tokens.len() - 1) * hidden;
             row += window.tokens.len();
             let exits: Vec<&[f32]> = pass.exits.iter().map(|e| &e[rows.clone()]).collect();
             self.window(backbone, window, &exits, &pass.last[rows])?;
@@ -221,7 +223,7 @@ impl Collector {
                 accepted.extend(offered.iter().zip(wanted).map(|(a, b)| a == b));
             }
         }
-        let positions = window.tokens.len() - window.first;
+        let positions = window.tokens.len() - 1 - window.first;
         self.samples
             .documents
             .extend(std::iter::repeat_n(window.document, positions));

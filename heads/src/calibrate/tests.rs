@@ -1,6 +1,4 @@
 use super::*;
-use rand::{Rng as _, SeedableRng as _};
-use rand_chacha::ChaCha8Rng;
 
 /// Positions of some documents at which each head agrees with a probability that falls with its
 /// entropy; documents are easy or hard as a whole.
@@ -149,7 +147,7 @@ fn certified_thresholds_keep_their_promise_as_often_as_they_say() {
 #[test]
 fn what_is_promised_is_checked_on_other_documents() {
     let samples = drawn(200, 40, 2, 6);
-    let split = Split::new(&samples);
+    let split = Split::new(&samples, 1);
     let of = |positions: &[usize]| -> Vec<u32> {
         samples
             .lengths(positions)

@@ -150,12 +150,6 @@ impl TrainableHead {
         &self.parameters
     }
 
-    /// Numbers that move.
-    pub fn parameter_count(&self) -> usize {
-        let count = |(_, var): &(_, Var)| var.elem_count();
-        self.parameters.iter().map(count).sum()
-    }
-
     /// Logits `[rows, vocabulary]` of states that were normalised without gain and bias,
     /// `[rows, hidden]`.
     ///

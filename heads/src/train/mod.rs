@@ -15,7 +15,7 @@ pub use head::{Kind, Origin, Start, TrainableHead};
 pub use optimizer::{AdamW, Moments, scheduled};
 pub use quality::Quality;
 pub use settings::{Recipe, TrainSettings};
-pub use trainer::{Event, Material, Outcome, Size, train};
+pub use trainer::{Event, Material, Outcome, Size, check_folder, train};
 
 #[cfg(test)]
 mod tests;

@@ -86,7 +86,7 @@ impl Recipe {
 struct Plan<'a> {
     checkpoint: &'a str,
     text: Vec<(String, u64)>,
-    held_out: Option<String>,
+    held_out: Option<(String, u64)>,
     layers: &'a [usize],
     kind: Kind,
     start: Start,
@@ -154,7 +154,7 @@ impl TrainSettings {
         let plan = Plan {
             checkpoint: fingerprint,
             text: text.iter().map(sized).collect::<Result<_>>()?,
-            held_out: held_out.map(name),
+            held_out: held_out.map(sized).transpose()?,
             layers: &self.layers,
             kind: self.kind,
             start: self.start,

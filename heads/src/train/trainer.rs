@@ -19,7 +19,11 @@ use dssd_common::{
 };
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
-use std::{path::PathBuf, sync::Arc, time::Instant};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Instant,
+};
 
 /// Positions that go through the model at once.
 const PASS_ROWS: usize = 2048;
@@ -97,7 +101,7 @@ pub fn train(
     observer: &mut dyn FnMut(Event<'_>),
 ) -> Result<Outcome> {
     settings.check(material.checkpoint.config())?;
-    check_folder(material, resume)?;
+    check_folder(&material.out, resume)?;
     observer(Event::Sized(size(material, settings)));
     let mut trainer = Trainer::new(material, settings)?;
     if resume {
@@ -123,9 +127,14 @@ pub fn train(
     trainer.finish()
 }
 
-fn check_folder(material: &Material, resume: bool) -> Result<()> {
-    let out = &material.out;
-    if ExitHeads::exist(out) {
+/// Refuses a folder that holds heads already, or not what `resume` says.
+///
+/// # Errors
+/// Says what to do instead.
+pub fn check_folder(out: &Path, resume: bool) -> Result<()> {
+    // Both are there if the end of a training was cut off; resuming it ends it again.
+    let unfinished = resume && state::exists(out);
+    if ExitHeads::exist(out) && !unfinished {
         let reason = format!(
             "{} holds trained heads already: choose another folder or remove it",
             out.display()
@@ -363,6 +372,10 @@ impl<'a> Trainer<'a> {
     /// Measures the heads, keeps them if they are the best so far, and writes the state down.
     fn measure(&mut self) -> Result<Vec<Quality>> {
         let quality = self.quality()?;
+        if !mean_kl(&quality).is_finite() {
+            let reason = "the heads left the finite numbers: begin anew with a lower one";
+            return Err(Error::setting("learning-rate", reason));
+        }
         if mean_kl(&quality) < mean_kl(&self.best) {
             self.keep(quality.clone())?;
             self.stale = 0;

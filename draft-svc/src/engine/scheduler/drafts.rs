@@ -4,6 +4,7 @@ use super::Scheduler;
 use crate::engine::{StreamKey, sequence::Proposed};
 use dssd_common::policy::{Decision, ExitView, Outcome, StopCause};
 use dssd_proto::v1::{Commit, DraftStopReason, DraftedToken, drafter_message::Message};
+use std::time::Duration;
 
 impl Scheduler {
     /// Ends drafts that must end before another row runs.
@@ -51,33 +52,36 @@ impl Scheduler {
         }
     }
 
-    /// Learns from what a Commit says of the last draft.
-    pub(super) fn learn(&mut self, index: usize, commit: &Commit) {
+    /// Learns from what a Commit says of the last draft. `unfinished` is when the draft was asked
+    /// for that this Commit cut off, if it did.
+    pub(super) fn learn(&mut self, index: usize, commit: &Commit, unfinished: Option<Duration>) {
         let now = self.now();
         let Self {
             parts, sequences, ..
         } = self;
         if !commit.verify_cost_us.is_empty() {
+            let most = parts.profile.max_draft_tokens as usize + 2;
             let seconds = commit.verify_cost_us.iter().map(|&us| us as f64 * 1e-6);
-            parts.experience.costs.verify = seconds.collect();
+            parts.experience.costs.verify = seconds.take(most).collect();
         }
         let sequence = &mut sequences[index];
-        let (Some(proposed), Some(drafting)) = (sequence.proposed.take(), &mut sequence.drafting)
-        else {
+        let proposed = match (sequence.proposed.take(), unfinished) {
+            (_, Some(started)) => Proposed::nothing(started),
+            (Some(proposed), None) => proposed,
+            (None, None) => return,
+        };
+        let Some(drafting) = &mut sequence.drafting else {
             return;
         };
         let verdict = commit
             .accepted
             .filter(|_| commit.proposal_epoch == Some(proposed.epoch));
-        let accepted = match verdict {
-            Some(accepted) => accepted as usize,
-            None if proposed.drafted.is_empty() => 0,
-            // It came too late: nobody looked at it.
-            None => return,
-        };
+        // What came too late nobody looked at: its tokens teach nothing, its time does.
+        let drafted = verdict.map_or(&[][..], |_| &proposed.drafted);
+        let accepted = verdict.map_or(0, |accepted| accepted as usize);
         let outcome = Outcome {
-            drafted: &proposed.drafted,
-            accepted: accepted.min(proposed.drafted.len()),
+            drafted,
+            accepted: accepted.min(drafted.len()),
             committed: commit.token_ids.len(),
             seconds: now.saturating_sub(proposed.started).as_secs_f64(),
         };

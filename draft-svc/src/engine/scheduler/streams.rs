@@ -9,7 +9,7 @@ use crate::{
     },
     session::DraftSession,
 };
-use dssd_proto::v1::{DrafterMessage, VerifierMessage, verifier_message};
+use dssd_proto::v1::{Commit, DrafterMessage, VerifierMessage, verifier_message};
 use tonic::Status;
 
 impl Scheduler {
@@ -29,15 +29,23 @@ impl Scheduler {
 
     pub(super) fn on_message(&mut self, index: usize, message: VerifierMessage) {
         let (now, load) = (self.now(), self.load());
-        if let Some(verifier_message::Message::Commit(commit)) = &message.message {
-            self.learn(index, commit);
-        }
+        let commit = match &message.message {
+            Some(verifier_message::Message::Commit(commit)) => Some(commit.clone()),
+            _ => None,
+        };
         let sequence = &mut self.sequences[index];
         sequence.waiting_since = now;
         sequence.depth = 0;
+        let unfinished = sequence.session.plan().goal.map(|goal| goal.started);
         match sequence.session.on_message(message, now, load) {
             Ok(answer) => match self.follow(index) {
                 Ok(()) => {
+                    // A Commit that is not the newest tells nothing.
+                    let taken =
+                        |commit: &Commit| commit.epoch == self.sequences[index].session.epoch();
+                    if let Some(commit) = commit.filter(taken) {
+                        self.learn(index, &commit, unfinished);
+                    }
                     self.begin_draft(index);
                     self.send(index, answer);
                 }
