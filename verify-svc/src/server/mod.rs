@@ -75,6 +75,8 @@ impl Server {
             first_index: checked.first_index as u32,
             logprobs,
             numerics_id: self.served.model.numerics_id.clone(),
+            lossy: false,
+            early_exit: None,
         })
     }
 

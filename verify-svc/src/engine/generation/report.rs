@@ -73,6 +73,7 @@ impl Generation {
             stop_token_id: None,
             lossy: false,
             speculative_decoding: Some(self.speculative_decoding()),
+            early_exit: None,
         };
         match stop {
             Some(Stop::String(string)) => info.stop_string = Some(string),
