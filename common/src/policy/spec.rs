@@ -139,6 +139,14 @@ impl PolicySpec {
         }))
     }
 
+    /// The target agreement that it has, if it is one of those that have one.
+    pub fn target_agreement(&self) -> Option<f64> {
+        match *self {
+            Self::Agreement { epsilon } => Some(epsilon),
+            _ => None,
+        }
+    }
+
     /// The one exit head that it names, if it names one.
     fn head(&self) -> Option<usize> {
         match *self {

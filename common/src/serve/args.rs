@@ -3,10 +3,13 @@
 use super::{Dtype, KvMemory, LogFormat, ModelSettings, Switch, parse_seconds};
 use crate::{
     Error, Result,
-    policy::{DEFAULT_POLICY, PolicySpec},
+    policy::{DEFAULT_POLICY, PolicySettings, PolicySpec},
 };
 use clap::{Arg, Args, CommandFactory, FromArgMatches, builder::Resettable};
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+/// The policy that has a target agreement.
+const ENTROPY: &str = "entropy";
 
 // No doc comment here: clap would show it as the description of a service.
 #[expect(
@@ -44,9 +47,12 @@ pub struct ServeArgs {
         default_value = "256"
     )]
     pub max_step_rows: usize,
-    /// Draft policy where none is named: auto, off, fixed:HEAD:TOKENS, entropy:NATS, entropy@AGREEMENT, max-prob:HEAD:P, adaedl:HEAD, product:HEAD:P or del
-    #[arg(long, env = "DSSD_POLICY", default_value = DEFAULT_POLICY)]
-    pub policy: String,
+    /// Draft policy where none is named: auto, off, fixed:HEAD:TOKENS, entropy, entropy:NATS, entropy@AGREEMENT, max-prob:HEAD:P, adaedl:HEAD, product:HEAD:P or del [default: auto]
+    #[arg(long, env = "DSSD_POLICY")]
+    pub policy: Option<String>,
+    /// Agreement that `entropy` drafts for where none is named, above 0 and below 1; without --policy, the policy is `entropy`
+    #[arg(long, env = "DSSD_TARGET_AGREEMENT", value_name = "E")]
+    pub target_agreement: Option<f32>,
     /// Longest draft, in tokens
     #[arg(long, env = "DSSD_MAX_DRAFT_TOKENS", value_name = "N")]
     pub max_draft_tokens: u32,
@@ -71,7 +77,26 @@ impl ServeArgs {
         check_positive("--max-step-rows", self.max_step_rows)?;
         check_positive("--max-draft-tokens", self.max_draft_tokens as usize)?;
         check_positive("--threads", self.threads.unwrap_or(1))?;
-        self.policy.parse()
+        self.default_policy()
+    }
+
+    fn default_policy(&self) -> Result<PolicySpec> {
+        let target_agreement = self.target_agreement;
+        let unsaid = target_agreement.map_or(DEFAULT_POLICY, |_| ENTROPY);
+        let name = self.policy.as_deref().unwrap_or(unsaid);
+        if target_agreement.is_some() && name != ENTROPY {
+            return Err(Error::InvalidParameter {
+                field: "--target-agreement",
+                reason: format!(
+                    "belongs to policy `{ENTROPY}`, and --policy says `{name}`: leave one of them out"
+                ),
+            });
+        }
+        let settings = PolicySettings {
+            target_agreement,
+            ..PolicySettings::default()
+        };
+        PolicySpec::from_settings(name, settings)
     }
 
     /// How the model is held, cut into bands at `band_ends`.
