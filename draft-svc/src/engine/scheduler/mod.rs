@@ -128,3 +128,6 @@ impl Scheduler {
             .position(|sequence| sequence.key == key)
     }
 }
+
+#[cfg(test)]
+mod tests;
