@@ -32,15 +32,16 @@ const QUICK_PROMPTS: usize = 8;
 /// Alternatives among which the margin of a divergence is looked up.
 const MARGIN_ALTERNATIVES: u32 = 20;
 
-/// Why a setting with an oracle is left out.
-const NO_ORACLE: &str = "needs --local: a running server keeps its own drafters, and an oracle \
-                         drafter cannot be attached to it";
+/// Why a setting with drafters of another kind is left out.
+const OWN_DRAFTERS: &str = "needs --local: a running server keeps its own drafters, and no other \
+                            can be attached to it";
 
 /// Compare plain with speculated generation, token for token
 ///
 /// Greedy and sampled settings with several draft policies, one of them with log-probabilities
 /// (equal bit for bit), one that resumes from the middle of the plain answer; with --local also
-/// an oracle drafter, which proposes the true tokens with errors at a known rate.
+/// drafters that work ahead, and an oracle drafter, which proposes the true tokens with errors at
+/// a known rate.
 ///
 /// Exits with 1 on a difference, and where too few drafted tokens were accepted or rejected to
 /// prove anything.
@@ -55,8 +56,8 @@ pub(crate) struct CheckArgs {
     /// Hugging Face folder for --local; the demo model if unset
     #[arg(long, value_name = "DIR", conflicts_with = "endpoint")]
     model: Option<PathBuf>,
-    /// Check a running verify-svc with the drafters that it has; the settings with the oracle
-    /// drafter are left out, as it cannot be attached to a foreign server
+    /// Check a running verify-svc with the drafters that it has; the settings with drafters of
+    /// other kinds are left out, as those cannot be attached to a foreign server
     #[arg(long, value_name = "URL", value_parser = endpoint)]
     endpoint: Option<Uri>,
     /// One prompt a line, or JSON lines with `prompt` or `turns`; built-in ones if unset
@@ -91,13 +92,14 @@ pub(crate) async fn run(args: CheckArgs) -> Result<bool> {
     };
     let possible = |setting: &Setting| match setting.source {
         Source::Oracle => cluster.oracle.is_some(),
+        Source::Ahead => cluster.ahead.is_some(),
         Source::Drafters => true,
     };
     let (settings, left_out): (Vec<Setting>, Vec<Setting>) =
         (Setting::all(cluster.exits).into_iter()).partition(possible);
     let left_out = left_out.iter().map(|setting| LeftOut {
         name: setting.name(),
-        reason: NO_ORACLE,
+        reason: OWN_DRAFTERS,
     });
     let mut check = Check {
         max_new_tokens: args.max_new_tokens,
@@ -165,15 +167,18 @@ impl Check {
                 setting.request(asked, number, (plain, cut.tokens))
             })
             .collect();
-        let server = match (setting.source, &self.cluster.oracle) {
-            (Source::Oracle, Some(oracle)) => {
+        let cluster = &self.cluster;
+        let server = match (setting.source, &cluster.oracle, &cluster.ahead) {
+            (Source::Oracle, Some(oracle), _) => {
                 for (request, plain) in requests.iter().zip(plain) {
                     oracle.truth.tell(&request.request_id, &plain.token_ids);
                 }
-                oracle.client.clone()
+                &oracle.client
             }
-            _ => self.cluster.drafted.clone(),
+            (Source::Ahead, _, Some(ahead)) => ahead,
+            _ => &cluster.drafted,
         };
+        let server = server.clone();
         let runs = self.generate(&server, requests).await?;
         let mut row = Row::new(setting);
         for (index, run) in runs.iter().enumerate() {

@@ -4,6 +4,9 @@
 const TOLERANCE: f64 = 0.05;
 /// Standard deviations of the observed acceptance that chance is allowed.
 const DEVIATIONS: f64 = 3.0;
+/// Share of those bounds below which a head counts as back: at a bound itself, chance would let
+/// it come and go.
+const RETURN: f64 = 0.5;
 
 /// How the drafted tokens of one exit head fared. Sums fade as tokens come, so that later ones
 /// weigh more.
@@ -36,15 +39,17 @@ impl HeadAgreement {
         Some(self.observed()? - self.calibrated()?)
     }
 
-    /// Whether the drift is larger than chance explains, and large enough to matter.
-    pub fn is_adrift(&self) -> bool {
+    /// Whether the drift is larger than chance explains, and large enough to matter. `before` is
+    /// what this said last.
+    pub fn is_adrift(&self, before: bool) -> bool {
         let (Some(drift), Some(calibrated)) = (self.drift(), self.calibrated()) else {
             return false;
         };
         // The rule of succession: a probability of 1 would leave chance no room.
         let share = (calibrated * self.weight + 1.0) / (self.weight + 2.0);
         let deviation = (share * (1.0 - share) / self.weight).sqrt();
-        drift.abs() > TOLERANCE && drift.abs() > DEVIATIONS * deviation
+        let bound = TOLERANCE.max(DEVIATIONS * deviation);
+        drift.abs() > if before { RETURN * bound } else { bound }
     }
 }
 
@@ -79,14 +84,17 @@ mod tests {
 
     #[test]
     fn few_tokens_and_small_drifts_are_no_alarm() {
-        assert!(!agreement(0.0, 0.95, 1.0).is_adrift(), "one token");
-        assert!(agreement(0.0, 9.5, 10.0).is_adrift(), "none of ten");
+        assert!(!agreement(0.0, 0.95, 1.0).is_adrift(false), "one token");
+        assert!(agreement(0.0, 9.5, 10.0).is_adrift(false), "none of ten");
         assert!(
-            !agreement(91.0, 95.0, 100.0).is_adrift(),
+            !agreement(91.0, 95.0, 100.0).is_adrift(false),
             "within the tolerance"
         );
-        assert!(agreement(850.0, 950.0, 1000.0).is_adrift());
-        assert!(agreement(950.0, 850.0, 1000.0).is_adrift(), "too good, too");
+        assert!(agreement(850.0, 950.0, 1000.0).is_adrift(false));
+        assert!(
+            agreement(950.0, 850.0, 1000.0).is_adrift(false),
+            "too good, too"
+        );
     }
 
     #[test]
@@ -94,7 +102,7 @@ mod tests {
         let mut random = ChaCha8Rng::seed_from_u64(3);
         let alarms = (0..2000).filter(|_| {
             let accepted = (0..200).filter(|_| random.random_bool(0.8)).count();
-            agreement(accepted as f64, 160.0, 200.0).is_adrift()
+            agreement(accepted as f64, 160.0, 200.0).is_adrift(false)
         });
         // Beyond three deviations lie 0.27 % of a normal distribution.
         assert!(alarms.count() <= 20);

@@ -133,7 +133,8 @@ impl Experience {
         let agreements: Vec<HeadAgreement> = self.agreements().collect();
         let heads = self.heads.iter_mut().zip(agreements).enumerate();
         let left = heads.filter_map(|(index, (head, agreement))| {
-            let before = std::mem::replace(&mut head.adrift, agreement.is_adrift());
+            let before = head.adrift;
+            head.adrift = agreement.is_adrift(before);
             (head.adrift && !before).then_some((index, agreement))
         });
         left.collect()

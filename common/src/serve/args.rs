@@ -146,3 +146,46 @@ pub fn default_settings<C: CommandFactory + FromArgMatches>() -> Result<C> {
             reason: error.to_string(),
         })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    #[command(
+        mut_arg("listen", |arg| or_else(arg, "127.0.0.1:1")),
+        mut_arg("max_sequences", |arg| or_else(arg, "1")),
+        mut_arg("max_draft_tokens", |arg| or_else(arg, "1")),
+        mut_arg("drain_timeout", |arg| or_else(arg, "1"))
+    )]
+    struct Flags {
+        #[command(flatten)]
+        serve: ServeArgs,
+    }
+
+    fn policy(flags: &[&str]) -> Result<String> {
+        let flags = Flags::try_parse_from([&["service"], flags].concat()).unwrap();
+        Ok(flags.serve.check()?.to_string())
+    }
+
+    #[test]
+    fn a_target_agreement_makes_the_policy_entropy_and_contradicts_any_other() {
+        assert_eq!(policy(&[]).unwrap(), "auto");
+        assert_eq!(policy(&["--policy", "fixed:0:4"]).unwrap(), "fixed:0:4");
+        assert_eq!(policy(&["--policy", "entropy"]).unwrap(), "entropy@0.9");
+        let target = ["--target-agreement", "0.8"];
+        assert_eq!(policy(&target).unwrap(), "entropy@0.8");
+        let with = |name| policy(&[&target[..], &["--policy", name]].concat());
+        assert_eq!(with("entropy").unwrap(), "entropy@0.8");
+        for other in ["auto", "fixed:0:4", "entropy@0.8", "entropy:2"] {
+            let error = with(other).unwrap_err().to_string();
+            assert!(
+                error.contains("--target-agreement") && error.contains(other),
+                "{error}"
+            );
+        }
+        let error = policy(&["--target-agreement", "1"]).unwrap_err();
+        assert!(error.to_string().contains("below 1"), "{error}");
+    }
+}
