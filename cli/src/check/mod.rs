@@ -27,6 +27,8 @@ use tonic::transport::Uri;
 
 /// Generations at once: batches of changing size are a part of what is checked.
 const CONCURRENCY: usize = 12;
+/// The same where drafters work ahead, which they do only while nobody waits for them.
+const CONCURRENCY_AHEAD: usize = 2;
 /// Prompts of a quick check.
 const QUICK_PROMPTS: usize = 8;
 /// Alternatives among which the margin of a divergence is looked up.
@@ -144,7 +146,9 @@ impl Check {
             .collect();
         self.progress.set_message("plain decoding");
         let server = self.cluster.drafted.clone();
-        let plain = self.generate(&server, requests.clone()).await?;
+        let plain = self
+            .generate(&server, requests.clone(), CONCURRENCY)
+            .await?;
         for setting in settings.iter().filter(|s| s.sampling == sampling) {
             self.progress.set_message(setting.name());
             self.setting(setting, &requests, &plain).await?;
@@ -179,7 +183,11 @@ impl Check {
             _ => &cluster.drafted,
         };
         let server = server.clone();
-        let runs = self.generate(&server, requests).await?;
+        let at_once = match setting.source {
+            Source::Ahead => CONCURRENCY_AHEAD,
+            Source::Drafters | Source::Oracle => CONCURRENCY,
+        };
+        let runs = self.generate(&server, requests, at_once).await?;
         let mut row = Row::new(setting);
         for (index, run) in runs.iter().enumerate() {
             let (prompt, plain) = (&self.prompts[index], &plain[index]);
@@ -198,11 +206,12 @@ impl Check {
         Ok(())
     }
 
-    /// Runs requests, several at once; the answers are in their order.
+    /// Runs requests, `at_once` at a time; the answers are in their order.
     async fn generate(
         &self,
         server: &Client,
         requests: Vec<GenerateRequest>,
+        at_once: usize,
     ) -> Result<Vec<Generated>> {
         let one = async |request| {
             let generated = server.clone().generate(request, &mut |_| ()).await;
@@ -211,7 +220,7 @@ impl Check {
         };
         stream::iter(requests)
             .map(one)
-            .buffered(CONCURRENCY)
+            .buffered(at_once)
             .try_collect()
             .await
     }
