@@ -11,7 +11,7 @@ use serde::Serialize;
 /// Accepted and rejected tokens that a setting must have seen, for its sameness to prove anything.
 const ENOUGH: u64 = 1000;
 /// Tokens drafted ahead that a setting with work ahead must have used.
-const ENOUGH_AHEAD: u64 = 20;
+const ENOUGH_AHEAD: u64 = 100;
 /// Drafter losses and stale proposals that a check with faults must have counted.
 const ENOUGH_LOSSES: u64 = 100;
 const ENOUGH_STALE: u64 = 1000;
@@ -213,7 +213,7 @@ mod tests {
             report.failures.len()
         };
         assert_eq!(
-            [failures(None), failures(Some(20)), failures(Some(19))],
+            [failures(None), failures(Some(100)), failures(Some(99))],
             [0, 0, 1]
         );
     }
