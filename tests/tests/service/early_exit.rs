@@ -14,6 +14,8 @@ use dssd_proto::v1::{
 use tonic::Code;
 use tonic_types::StatusExt as _;
 
+type Change = fn(&mut Speculation);
+
 const TOKENS: u32 = 60;
 const LAYERS: u64 = 12;
 
@@ -316,7 +318,7 @@ async fn a_lossy_answer_resumes_as_the_lossy_answer_that_it_is() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_makes_no_sense_for_early_exits_is_refused_by_name() {
-    let cases: [(&str, fn(&mut Speculation)); 8] = [
+    let cases: [(&str, Change); 8] = [
         ("speculation.policy", |s| s.policy = "auto".into()),
         ("speculation.max_draft_tokens", |s| {
             s.max_draft_tokens = Some(4)
