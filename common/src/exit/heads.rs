@@ -75,7 +75,7 @@ impl ExitHeads {
     /// calibration where there is one.
     pub fn open(dir: &Path, checkpoint: &Checkpoint) -> Result<Self> {
         let path = dir.join(DESCRIPTION);
-        let description: Description = json_file::read(&path)?;
+        let description: Description = json_file::read_sealed(&path)?;
         check_format(&path, description.format)?;
         check_same(
             "exit heads' checkpoint fingerprint",
@@ -110,7 +110,13 @@ impl ExitHeads {
             heads,
             calibration: None,
         };
-        opened.calibration = Calibration::open(dir, &opened)?;
+        let hash = opened.hash();
+        check_same(
+            "hash of exit_heads.safetensors",
+            &description.heads_hash,
+            &hash,
+        )?;
+        opened.calibration = Calibration::open(dir, &opened, &hash)?;
         Ok(opened)
     }
 
@@ -135,6 +141,7 @@ impl ExitHeads {
             format: FORMAT,
             checkpoint_fingerprint: self.checkpoint_fingerprint.clone(),
             tokenizer_hash: self.tokenizer_hash.clone(),
+            heads_hash: self.hash(),
             heads: self.heads.iter().map(ExitHead::describe).collect(),
         };
         let (path, new) = (dir.join(WEIGHTS), dir.join(format!("{WEIGHTS}.new")));
@@ -144,7 +151,7 @@ impl ExitHeads {
             .and_then(|()| std::fs::rename(&new, &path))
             .map_err(io)?;
         // Last, because a folder that has it has heads.
-        json_file::write(&dir.join(DESCRIPTION), &description)?;
+        json_file::write_sealed(&dir.join(DESCRIPTION), &description)?;
         self.save_calibration(dir)
     }
 
