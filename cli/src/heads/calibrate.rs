@@ -119,6 +119,11 @@ pub(super) fn run(mut args: CalibrateArgs) -> Result<bool> {
     let (checkpoint, tokenizer) = open_model(args.model.as_deref())?;
     let mut heads = ExitHeads::open(&args.heads, &checkpoint)?;
     heads.calibration = None;
+    anyhow::ensure!(
+        args.documents == Documents::All || heads.held_out_share == HELD_OUT_SHARE,
+        "--documents held-out: these heads were trained on all documents of their text; give text \
+         that they never saw, and --documents all"
+    );
     let window = args
         .window
         .unwrap_or(checkpoint.config().max_positions.min(256));

@@ -25,6 +25,8 @@ pub struct ExitHeads {
     pub checkpoint_fingerprint: String,
     /// SHA-256 of that checkpoint's `tokenizer.json`, where it had one.
     pub tokenizer_hash: Option<String>,
+    /// One document in so many of the text was kept from training; 0: none was.
+    pub held_out_share: u64,
     /// The heads, from shallow to deep, no two at one layer.
     pub heads: Vec<ExitHead>,
     /// What they were calibrated to, where they were.
@@ -107,6 +109,7 @@ impl ExitHeads {
         let mut opened = Self {
             checkpoint_fingerprint: description.checkpoint_fingerprint,
             tokenizer_hash: description.tokenizer_hash,
+            held_out_share: description.held_out_share,
             heads,
             calibration: None,
         };
@@ -141,6 +144,7 @@ impl ExitHeads {
             format: FORMAT,
             checkpoint_fingerprint: self.checkpoint_fingerprint.clone(),
             tokenizer_hash: self.tokenizer_hash.clone(),
+            held_out_share: self.held_out_share,
             heads_hash: self.hash(),
             heads: self.heads.iter().map(ExitHead::describe).collect(),
         };

@@ -51,6 +51,7 @@ fn made(checkpoint: &Checkpoint) -> ExitHeads {
     let mut heads = ExitHeads {
         checkpoint_fingerprint: checkpoint.fingerprint().unwrap(),
         tokenizer_hash: None,
+        held_out_share: 50,
         heads: vec![head(1, linear), head(3, adapter)],
         calibration: None,
     };
