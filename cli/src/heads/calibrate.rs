@@ -121,8 +121,8 @@ pub(super) fn run(mut args: CalibrateArgs) -> Result<bool> {
     heads.calibration = None;
     anyhow::ensure!(
         args.documents == Documents::All || heads.held_out_share == HELD_OUT_SHARE,
-        "--documents held-out: these heads were trained on all documents of their text; give text \
-         that they never saw, and --documents all"
+        "--documents held-out: no such documents were kept from these heads; give text that they \
+         never saw, and --documents all"
     );
     let window = args
         .window

@@ -8,7 +8,7 @@ use sha2::{Digest as _, Sha256};
 use super::hex;
 use crate::error::{Error, Result};
 
-/// How the line of a sealed file begins that holds the SHA-256 of all the others.
+/// How the second line of a sealed file begins, which holds the SHA-256 of all the others.
 const SEAL: &str = "  \"sha256\": \"";
 
 /// Reads a value; errors name the file.
@@ -19,24 +19,23 @@ pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
 /// Reads a value that [`write_sealed`] wrote, and refuses it if one byte is another.
 pub(crate) fn read_sealed<T: DeserializeOwned>(path: &Path) -> Result<T> {
     let text = String::from_utf8_lossy(&read_text(path)?).into_owned();
-    let (seals, rest): (Vec<&str>, Vec<&str>) = text
-        .split_inclusive('\n')
-        .partition(|line| line.starts_with(SEAL));
-    let rest = rest.concat();
-    let told = seals
-        .first()
-        .and_then(|line| line.strip_prefix(SEAL)?.strip_suffix("\",\n"));
-    let digest = hex(&Sha256::digest(&rest));
-    match told {
-        Some(told) if told == digest => parse(path, rest.as_bytes()),
-        told => Err(Error::InvalidFile {
-            path: path.into(),
-            reason: format!(
-                "was damaged or changed by hand: the SHA-256 of its lines is {digest}, and it says {}",
-                told.unwrap_or("none")
-            ),
-        }),
+    let invalid = |reason| Error::InvalidFile {
+        path: path.into(),
+        reason,
+    };
+    let unsealed = || text.split_once(SEAL)?.1.split_once("\",\n");
+    let Some((told, rest)) = unsealed() else {
+        let reason = "has no line with its SHA-256, so it is damaged, or was not written by this program: make it anew";
+        return Err(invalid(reason.to_owned()));
+    };
+    let content = format!("{{\n{rest}");
+    let digest = hex(&Sha256::digest(&content));
+    if told != digest || !text.starts_with(&format!("{{\n{SEAL}")) {
+        return Err(invalid(format!(
+            "was damaged or changed by hand: the SHA-256 of its other lines is {digest}, and it says {told}"
+        )));
     }
+    parse(path, content.as_bytes())
 }
 
 fn read_text(path: &Path) -> Result<Vec<u8>> {

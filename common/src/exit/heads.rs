@@ -114,11 +114,7 @@ impl ExitHeads {
             calibration: None,
         };
         let hash = opened.hash();
-        check_same(
-            "hash of exit_heads.safetensors",
-            &description.heads_hash,
-            &hash,
-        )?;
+        check_same("exit heads' hash", &description.heads_hash, &hash)?;
         opened.calibration = Calibration::open(dir, &opened, &hash)?;
         Ok(opened)
     }

@@ -79,6 +79,19 @@ impl Served {
                 *threshold = threshold.filter(|_| head == only);
             }
         }
+        if thresholds.iter().all(Option::is_none) {
+            let (field, reason) = match speculation.exit_head {
+                Some(head) => (
+                    "speculation.exit_head",
+                    format!("{head} is off at this agreement"),
+                ),
+                None => (
+                    "speculation.target_agreement",
+                    "no head of this server agrees that often".to_owned(),
+                ),
+            };
+            return Err(Error::field(field, reason));
+        }
         let rule = ExitRule::new(thresholds);
         rule.map(Some)
             .map_err(|error| Error::field("speculation.entropy_threshold", error.to_string()))
