@@ -116,7 +116,7 @@ mod tests {
         assert!(refused(|c| c.serve.max_sequences = 0).contains("--max-sequences"));
         assert!(refused(|c| c.serve.threads = Some(0)).contains("--threads"));
         assert!(refused(|c| c.default_max_new_tokens = 0).contains("--default-max-new-tokens"));
-        assert!(refused(|c| c.serve.policy = "guess".into()).contains("fixed:HEAD:TOKENS"));
+        assert!(refused(|c| c.serve.policy = Some("guess".into())).contains("fixed:HEAD:TOKENS"));
         let unused = |c: &mut Config| c.heads = Some("h".into());
         assert!(refused(unused).contains("--allow-lossy"));
         let tls = |c: &mut Config| c.drafts = vec!["https://drafter:50052".parse().unwrap()];

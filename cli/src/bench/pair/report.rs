@@ -29,6 +29,7 @@ pub(super) struct PolicyReport {
     speedup: f64,
     draft_acceptance_rate: f64,
     mean_acceptance_length: f64,
+    /// Tokens drafted and not accepted, those drafted ahead in vain included, per emitted token.
     wasted_per_token: f64,
     /// Share of rounds that had a draft.
     coverage: f64,
@@ -50,6 +51,7 @@ impl PolicyReport {
         let per = |sum: f64, count: f64| if count > 0.0 { sum / count } else { 0.0 };
         let drafts = total.drafts as f64;
         let (drafted, accepted) = (total.drafted as f64, total.accepted as f64);
+        let wasted = drafted - accepted + total.discarded_ahead as f64;
         let drafting = (total.draft_wait_seconds - total.wire_seconds).max(0.0);
         let costs = Costs {
             plain: 1.0 / plain_rate,
@@ -68,7 +70,7 @@ impl PolicyReport {
             speedup: median_ratio(&runs.rates, &runs.plain_rates),
             draft_acceptance_rate: per(accepted, drafted),
             mean_acceptance_length: 1.0 + per(accepted, drafts),
-            wasted_per_token: per(drafted - accepted, total.tokens as f64),
+            wasted_per_token: per(wasted, total.tokens as f64),
             coverage: per(drafts, total.passes),
             draft_seconds: per(drafting, drafts),
             verify_seconds: per(total.verify_seconds, total.passes),

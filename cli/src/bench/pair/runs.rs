@@ -69,6 +69,8 @@ pub(super) struct Totals {
     pub(super) drafts: u64,
     pub(super) drafted: u64,
     pub(super) accepted: u64,
+    /// Tokens drafted ahead in vain; not among the drafted ones.
+    pub(super) discarded_ahead: u64,
     pub(super) draft_wait_seconds: f64,
     pub(super) wire_seconds: f64,
     pub(super) verify_seconds: f64,
@@ -91,6 +93,7 @@ impl Totals {
         self.drafts += report.num_drafts;
         self.drafted += report.num_draft_tokens;
         self.accepted += report.num_accepted_tokens;
+        self.discarded_ahead += report.num_discarded_ahead_tokens;
         self.draft_wait_seconds += report.draft_wait_seconds;
         self.wire_seconds += report.wire_seconds;
         self.verify_seconds += report.verify_seconds;
