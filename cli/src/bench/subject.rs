@@ -42,13 +42,13 @@ fn known_shape(name: &str) -> Result<String, String> {
 }
 
 /// A model to measure.
-pub(super) struct Subject {
+pub(crate) struct Subject {
     /// The name of the shape, or of the folder.
-    pub(super) name: String,
-    pub(super) checkpoint: Arc<Checkpoint>,
+    pub(crate) name: String,
+    pub(crate) checkpoint: Arc<Checkpoint>,
     /// The type asked for.
-    pub(super) dtype: Dtype,
-    pub(super) kernels: Arc<Kernels>,
+    pub(crate) dtype: Dtype,
+    pub(crate) kernels: Arc<Kernels>,
 }
 
 impl SubjectArgs {

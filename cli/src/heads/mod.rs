@@ -4,6 +4,7 @@ mod calibrate;
 mod inspect;
 mod split;
 mod train;
+mod windows;
 
 use anyhow::Result;
 use clap::Subcommand;
