@@ -3,6 +3,7 @@
 use crate::{Config, Result};
 use dssd_common::{
     checkpoint::Checkpoint,
+    exit::{Calibration, ExitHeads},
     kv::BLOCK_POSITIONS,
     model::{compute_type, numerics_id},
     policy::PolicySpec,
@@ -21,6 +22,32 @@ pub(crate) struct Served {
     pub(crate) limits: v1::Limits,
     pub(crate) default_policy: PolicySpec,
     pub(crate) tokenizer: Option<Arc<Tokenizer>>,
+    /// Where tokens may leave the model, if lossy requests are permitted.
+    pub(crate) exits: Option<Exits>,
+}
+
+/// The exits of the model.
+pub(crate) struct Exits {
+    /// Layers before each head, from the shallowest.
+    pub(crate) layers: Vec<usize>,
+    /// What the heads' entropies promise, where that is known.
+    pub(crate) calibration: Option<Calibration>,
+    /// Names what is read at the exits.
+    pub(crate) hash: String,
+}
+
+impl Exits {
+    /// The exits of a model that is cut at `band_ends`, the last of which is its own end.
+    pub(crate) fn new(heads: Option<ExitHeads>, band_ends: &[usize]) -> Self {
+        let layers = band_ends[..band_ends.len() - 1].to_vec();
+        Self {
+            hash: heads
+                .as_ref()
+                .map_or_else(|| format!("untrained {layers:?}"), ExitHeads::hash),
+            calibration: heads.and_then(|heads| heads.calibration),
+            layers,
+        }
+    }
 }
 
 impl Served {
@@ -28,7 +55,7 @@ impl Served {
         config: &Config,
         checkpoint: &Checkpoint,
         tokenizer: Option<Arc<Tokenizer>>,
-        loaded: &LoadedModel,
+        (loaded, exits): (&LoadedModel, Option<Exits>),
     ) -> Result<Self> {
         let shape = checkpoint.config();
         let fingerprint = checkpoint.fingerprint()?;
@@ -65,6 +92,7 @@ impl Served {
             limits,
             default_policy: config.check()?,
             tokenizer,
+            exits,
         })
     }
 }

@@ -114,6 +114,16 @@ impl ExitHeads {
         Ok(opened)
     }
 
+    /// The heads in `dir`, or without one those in the checkpoint's own folder, if it has any.
+    ///
+    /// # Errors
+    /// As [`ExitHeads::open`].
+    pub fn find(dir: Option<&Path>, checkpoint: &Checkpoint) -> Result<Option<Self>> {
+        let beside = || checkpoint.dir().filter(|dir| Self::exist(dir));
+        let dir = dir.or_else(beside);
+        dir.map(|dir| Self::open(dir, checkpoint)).transpose()
+    }
+
     /// Writes the heads, and their calibration where there is one.
     pub fn save(&self, dir: &Path) -> Result<()> {
         let io = |source| Error::Io {

@@ -18,7 +18,7 @@ mod spec;
 
 pub use experience::{Costs, Experience};
 pub use rates::{Choice, Rates};
-pub use spec::{DEFAULT_FIXED_TOKENS, PolicySettings, PolicySpec};
+pub use spec::{DEFAULT_AGREEMENT, DEFAULT_FIXED_TOKENS, PolicySettings, PolicySpec};
 
 use crate::{entropy::Summary, exit::Calibration};
 

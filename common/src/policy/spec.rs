@@ -10,7 +10,7 @@ use super::{
     fixed::Fixed,
     product::Product,
 };
-use crate::{Error, Result};
+use crate::{Error, Result, exit::ExitRule};
 use std::{fmt, str::FromStr};
 
 /// The names of all policies, for messages.
@@ -109,11 +109,11 @@ impl PolicySpec {
                 tokens: tokens.min(max_draft_tokens),
             }),
             Self::Entropy { nats } => Box::new(Entropy {
-                thresholds: vec![Some(nats); exits.len()],
+                rule: ExitRule::new(vec![Some(nats); exits.len()])?,
                 max_draft_tokens,
             }),
             Self::Agreement { epsilon } => Box::new(Entropy {
-                thresholds: calibrated()?.thresholds(epsilon)?,
+                rule: ExitRule::new(calibrated()?.thresholds(epsilon)?)?,
                 max_draft_tokens,
             }),
             Self::MaxProbability { head, least, keep } => Box::new(MaxProbability {
@@ -169,8 +169,8 @@ pub struct PolicySettings {
 /// Tokens of a draft of `fixed` where nobody says.
 pub const DEFAULT_FIXED_TOKENS: usize = 4;
 
-/// Target agreement of `entropy` where nobody says.
-const DEFAULT_AGREEMENT: f32 = 0.9;
+/// Target agreement of `entropy`, and of early exits, where nobody says.
+pub const DEFAULT_AGREEMENT: f32 = 0.9;
 
 impl PolicySpec {
     /// A policy by its bare name and separate settings, or by a full name such as `fixed:0:4`.

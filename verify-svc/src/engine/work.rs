@@ -1,18 +1,28 @@
 //! What a generation asks of a pass, and what the pass gives it.
 
-use super::output::Stop;
+use super::{
+    output::Stop,
+    pass::{Exit, ReadRow},
+};
 use dssd_proto::v1::{self, PlainReason};
-use std::time::Duration;
+use std::{ops::Range, time::Duration};
 
 /// Rows of one generation in one pass.
 pub(super) struct Work {
-    /// Tokens of the rows, at positions from the end of the cache on.
+    /// Tokens of the rows that are new to the cache, at positions from its end on.
     pub(super) tokens: Vec<u32>,
+    /// The bands that the rows go through.
+    pub(super) bands: Range<usize>,
+    /// The position after the last row.
+    pub(super) end: usize,
+    /// Rows in the first of these bands.
+    pub(super) rows: usize,
     pub(super) kind: WorkKind,
 }
 
 pub(super) enum WorkKind {
-    /// A part of the prompt that is not its end; no logits are needed.
+    /// Rows for their keys and values alone: a part of the prompt that is not its end, or a part
+    /// of what left the model early and is needed now. No logits are.
     Prefill,
     /// The newest token alone, or with the end of the prompt before it. `None`: a prefill gave
     /// the token, so it is no round.
@@ -41,9 +51,10 @@ pub(super) enum Turn {
 
 /// What the scheduler knows at the end of a pass.
 pub(super) struct PassResult<'a> {
-    /// `[rows, vocabulary]`, of the rows that needed them.
-    pub(super) logits: &'a [f32],
-    pub(super) vocabulary: usize,
+    /// The rows that were read.
+    pub(super) rows: Vec<ReadRow<'a>>,
+    /// The band that the rows did not enter for want of room.
+    pub(super) stopped: Option<usize>,
     pub(super) seconds: Duration,
 }
 
@@ -52,6 +63,8 @@ pub(super) struct PassResult<'a> {
 pub(super) struct Outcome {
     pub(super) committed: Vec<u32>,
     pub(super) accepted: Option<usize>,
+    /// Where the token left the model, if before its end.
+    pub(super) exit: Option<Exit>,
     pub(super) end: Option<End>,
 }
 
