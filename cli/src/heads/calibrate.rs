@@ -190,7 +190,9 @@ fn windows(
     window: usize,
     threads: usize,
 ) -> Result<Vec<Window>> {
-    let texts = args.documents.windows(&args.text, encoder, window, args.tokens)?;
+    let texts = args
+        .documents
+        .windows(&args.text, encoder, window, args.tokens)?;
     if args.source == SourceName::Text {
         return Ok(texts);
     }

@@ -21,7 +21,7 @@ use crate::{
 use costs::Costs;
 use drafter::WorkingDrafter;
 use dssd_common::{
-    checkpoint::demo, exit, kernels::Kernels, policy::PolicySpec, serve::ServeArgs, tokenizer::Tokenizer,
+    checkpoint::demo, exit, kernels::Kernels, policy::PolicySpec, tokenizer::Tokenizer,
 };
 pub(crate) use report::PolicyReport;
 use report::Report;
@@ -208,14 +208,12 @@ impl Pair {
             }
             None => drafter(subject, tokenizer.clone(), settings).await?,
         };
-        let mut config = verify_svc::Config::for_model(subject.folder());
-        config.drafts = vec![drafter.uri()?];
-        set(&mut config.serve, subject, longest);
-        let (checkpoint, text) = (Arc::clone(&subject.checkpoint), tokenizer.clone());
-        let listener = pair::listener().await?;
-        let verifier = Service::spawn(listener, async move |listener, shutdown| {
-            Ok(verify_svc::run_with(config, checkpoint, text, listener, shutdown).await?)
-        })?;
+        let drafts = vec![drafter.uri()?];
+        let verifier = verifier(subject, tokenizer.clone(), |config| {
+            config.drafts = drafts;
+            config.serve.max_draft_tokens = longest.unwrap_or(config.serve.max_draft_tokens);
+        });
+        let verifier = verifier.await?;
         Ok(Self {
             drafter,
             verifier,
@@ -242,17 +240,33 @@ async fn drafter(
 ) -> anyhow::Result<Service> {
     let mut config = draft_svc::Config::for_model(subject.folder());
     config.heads = settings.heads;
-    set(&mut config.serve, subject, settings.max_draft_tokens);
+    config.serve.threads = Some(subject.kernels.threads());
+    config.serve.dtype = subject.dtype;
+    let longest = settings.max_draft_tokens;
+    config.serve.max_draft_tokens = longest.unwrap_or(config.serve.max_draft_tokens);
     let checkpoint = Arc::clone(&subject.checkpoint);
     Service::spawn(pair::listener().await?, async move |listener, shutdown| {
         Ok(draft_svc::run_with(config, checkpoint, tokenizer, listener, shutdown).await?)
     })
 }
 
-fn set(serve: &mut ServeArgs, subject: &Subject, max_draft_tokens: Option<u32>) {
-    serve.threads = Some(subject.kernels.threads());
-    serve.dtype = subject.dtype;
-    serve.max_draft_tokens = max_draft_tokens.unwrap_or(serve.max_draft_tokens);
+/// A verify-svc of `subject`, with whatever `change` sets.
+///
+/// # Errors
+/// If there is no port for it.
+pub(crate) async fn verifier(
+    subject: &Subject,
+    tokenizer: Option<Arc<Tokenizer>>,
+    change: impl FnOnce(&mut verify_svc::Config),
+) -> anyhow::Result<Service> {
+    let mut config = verify_svc::Config::for_model(subject.folder());
+    config.serve.threads = Some(subject.kernels.threads());
+    config.serve.dtype = subject.dtype;
+    change(&mut config);
+    let checkpoint = Arc::clone(&subject.checkpoint);
+    Service::spawn(pair::listener().await?, async move |listener, shutdown| {
+        Ok(verify_svc::run_with(config, checkpoint, tokenizer, listener, shutdown).await?)
+    })
 }
 
 /// The layer after which the first exit sits.

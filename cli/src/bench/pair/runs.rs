@@ -243,7 +243,12 @@ impl Runs {
         let id = |index: usize| format!("turn-{turn}-{index}");
         let mut all: Vec<(usize, Generated)> = Vec::with_capacity(order.len());
         for &index in order {
-            let generated = self.generate(prompt, settings[index], id(index)).await?;
+            let request = self.request(prompt, &settings[index]);
+            let request = GenerateRequest {
+                request_id: id(index),
+                ..request
+            };
+            let generated = self.client.generate(request, &mut |_| ()).await?;
             if index == 0 {
                 let others = 1..settings.len();
                 others.for_each(|other| self.truth.tell(&id(other), &generated.token_ids));
@@ -254,7 +259,11 @@ impl Runs {
         let all: Vec<Generated> = all.into_iter().map(|(_, generated)| generated).collect();
         for (setting, generated) in settings.iter().zip(&all) {
             let same = generated.token_ids == all[0].token_ids;
-            let Setting { policy, temperature, .. } = setting;
+            let Setting {
+                policy,
+                temperature,
+                ..
+            } = setting;
             ensure!(
                 same,
                 "{policy} changed the tokens of prompt {prompt} at temperature {temperature}"
@@ -263,14 +272,9 @@ impl Runs {
         Ok(all)
     }
 
-    async fn generate(
-        &mut self,
-        prompt: usize,
-        setting: Setting,
-        request_id: String,
-    ) -> anyhow::Result<Generated> {
-        let request = GenerateRequest {
-            request_id,
+    /// The request for a generation.
+    pub(crate) fn request(&self, prompt: usize, setting: &Setting) -> GenerateRequest {
+        GenerateRequest {
             prompt: self.prompts.get(prompt).cloned(),
             max_new_tokens: Some(self.max_new_tokens),
             temperature: Some(setting.temperature),
@@ -281,7 +285,6 @@ impl Runs {
                 ..speculation(Some(setting.policy))
             }),
             ..GenerateRequest::default()
-        };
-        self.client.generate(request, &mut |_| ()).await
+        }
     }
 }

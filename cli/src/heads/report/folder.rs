@@ -78,7 +78,12 @@ impl Setup<'_> {
         let heads_of = ExitHeads::open(dir, self.checkpoint)
             .with_context(|| format!("--heads {}", dir.display()))?;
         let exits: Vec<usize> = heads_of.heads.iter().map(|head| head.layer).collect();
-        let Material { text, continuations, longest, .. } = self.material;
+        let Material {
+            text,
+            continuations,
+            longest,
+            ..
+        } = self.material;
         let kernels = Arc::clone(&self.kernels);
         let mut backbone =
             Backbone::load(self.checkpoint, kernels, &exits, WINDOWS_AT_ONCE, *longest)?;

@@ -1,6 +1,6 @@
 //! What a report is made from: text, the model's continuations of it, and prompts.
 
-use super::Amounts;
+use super::{Amounts, document::TextLine};
 use crate::{
     check::prompts,
     heads::windows::{Documents, continued},
@@ -59,7 +59,9 @@ impl MaterialArgs {
     ) -> Result<Material> {
         let longest = checkpoint.config().max_positions.min(LONGEST);
         let tokens = self.tokens.unwrap_or(amounts.tokens);
-        let text = self.documents.windows(&self.text, encoder, longest, tokens)?;
+        let text = self
+            .documents
+            .windows(&self.text, encoder, longest, tokens)?;
         let settings = SelfTextSettings {
             temperatures: TEMPERATURES.to_vec(),
             longest,
@@ -75,7 +77,11 @@ impl MaterialArgs {
             prompts.len() >= 2,
             "{} prompt: settings are chosen on some and compared on others, so give more {}",
             prompts.len(),
-            if self.prompts.is_some() { "--prompts" } else { "--text" }
+            if self.prompts.is_some() {
+                "--prompts"
+            } else {
+                "--text"
+            }
         );
         Ok(Material {
             description: self.documents.describe(&self.text),
@@ -84,6 +90,25 @@ impl MaterialArgs {
             prompts,
             longest,
         })
+    }
+}
+
+impl Material {
+    /// What the report says of it.
+    pub(super) fn line(&self, prompts: [usize; 2]) -> TextLine {
+        let positions = |windows: &[Window]| -> usize {
+            let each = windows.iter().map(|w| w.tokens.len() - 1 - w.first);
+            each.sum()
+        };
+        let mut documents: Vec<u32> = self.text.iter().map(|window| window.document).collect();
+        documents.dedup();
+        TextLine {
+            description: self.description.clone(),
+            documents: documents.len(),
+            positions: positions(&self.text),
+            continuation_positions: positions(&self.continuations),
+            prompts,
+        }
     }
 }
 

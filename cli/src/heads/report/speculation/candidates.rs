@@ -134,7 +134,9 @@ pub(super) fn candidates(exits: &Exits, grid: Grid, temperature: f32) -> Vec<Set
         max_draft_tokens: Some(cap),
         temperature,
     });
-    settings.chain(entropies(exits, grid, CAP, temperature)).collect()
+    settings
+        .chain(entropies(exits, grid, CAP, temperature))
+        .collect()
 }
 
 /// DSSD at every calibrated target, with drafts up to `cap` tokens.
@@ -181,6 +183,9 @@ mod tests {
                 .any(|role| role.admits(setting.policy))
         };
         assert_eq!(all.iter().filter(needs).count(), 0);
-        assert!(all.iter().any(|setting| Role::MaxProb.admits(setting.policy)));
+        assert!(
+            all.iter()
+                .any(|setting| Role::MaxProb.admits(setting.policy))
+        );
     }
 }

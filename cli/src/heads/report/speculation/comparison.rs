@@ -156,7 +156,10 @@ impl SplitB {
         let auto_over_best = best.and_then(over);
         let met = |over: &AutoOver| over.ratio.value >= 1.0 && over.ratio.low >= LEAST_LOW;
         Comparison {
-            temperature: self.contenders.first().map_or(0.0, |c| c.setting.temperature),
+            temperature: self
+                .contenders
+                .first()
+                .map_or(0.0, |c| c.setting.temperature),
             generations: self.turns.prompts.len(),
             plain_tokens_per_second: median(&self.measured.plain_rates),
             auto_over: others().filter_map(over).collect(),

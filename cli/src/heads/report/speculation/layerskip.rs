@@ -138,7 +138,11 @@ fn at_matched_length(tuning: &Tuning, dssd: &PolicyRuns) -> Option<f64> {
 /// The height at `x` of the line between two points; none outside.
 fn on_line(a: (f64, f64), b: (f64, f64), x: f64) -> Option<f64> {
     let inside = a.0.min(b.0) <= x && x <= a.0.max(b.0);
-    let share = if a.0 == b.0 { 0.0 } else { (x - a.0) / (b.0 - a.0) };
+    let share = if a.0 == b.0 {
+        0.0
+    } else {
+        (x - a.0) / (b.0 - a.0)
+    };
     inside.then(|| a.1 + share * (b.1 - a.1))
 }
 

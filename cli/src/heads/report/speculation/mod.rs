@@ -9,6 +9,7 @@ mod tuning;
 pub(super) use candidates::{Exits, Grid};
 pub(super) use comparison::{AutoOver, Comparison, Row};
 pub(super) use layerskip::{GridRow, LayerSkip, Side};
+pub(super) use paired::Turns;
 
 use crate::bench::{
     pair::{Runs, Setting},

@@ -5,9 +5,9 @@ use dssd_heads::interval::{self, Estimate};
 
 /// Which prompt, from 0 without gaps, each turn ran.
 #[derive(Clone, Debug)]
-pub(super) struct Turns {
-    pub(super) prompts: Vec<usize>,
-    pub(super) seed: u64,
+pub(in crate::heads::report) struct Turns {
+    pub(in crate::heads::report) prompts: Vec<usize>,
+    pub(in crate::heads::report) seed: u64,
 }
 
 impl Turns {
@@ -17,7 +17,11 @@ impl Turns {
     }
 
     /// The median of `numerators` over `denominators`, turn by turn.
-    pub(super) fn median_ratio(&self, numerators: &[f64], denominators: &[f64]) -> Option<Estimate> {
+    pub(in crate::heads::report) fn median_ratio(
+        &self,
+        numerators: &[f64],
+        denominators: &[f64],
+    ) -> Option<Estimate> {
         let ratios = numerators.iter().zip(denominators).map(|(n, d)| n / d);
         let mut ratios: Vec<(f64, usize)> = ratios.zip(self.prompts.iter().copied()).collect();
         ratios.sort_by(|a, b| a.0.total_cmp(&b.0));
@@ -27,17 +31,16 @@ impl Turns {
     /// The acceptance rate of one policy over that of another.
     pub(super) fn acceptance_ratio(&self, of: &PolicyRuns, over: &PolicyRuns) -> Option<Estimate> {
         self.bootstrap(|counts| {
-            let ratio = acceptance(&self.weighted(of, counts))?
-                / acceptance(&self.weighted(over, counts))?;
+            let ratio =
+                acceptance(&self.weighted(of, counts))? / acceptance(&self.weighted(over, counts))?;
             ratio.is_finite().then_some(ratio)
         })
     }
 
     fn weighted(&self, runs: &PolicyRuns, counts: &[u32]) -> Totals {
         let turns = runs.generations.iter().zip(&self.prompts);
-        let copies = turns.flat_map(|(totals, &prompt)| {
-            std::iter::repeat_n(*totals, counts[prompt] as usize)
-        });
+        let copies = turns
+            .flat_map(|(totals, &prompt)| std::iter::repeat_n(*totals, counts[prompt] as usize));
         copies.sum()
     }
 }
