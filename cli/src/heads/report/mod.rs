@@ -22,7 +22,7 @@ use crate::{
 use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 use cloze::Cloze;
-use document::{Report, TextLine, spread};
+use document::{Report, spread};
 use dssd_common::{checkpoint::demo, kernels::Kernels, serve::Dtype, tokenizer::Tokenizer};
 use dssd_heads::corpus::{Encoder, text_hash};
 use early_exit::EarlyExitRow;

@@ -7,7 +7,7 @@ mod paired;
 mod tuning;
 
 pub(super) use candidates::{Exits, Grid};
-pub(super) use comparison::{AutoOver, Comparison, Row};
+pub(super) use comparison::{Comparison, Row};
 pub(super) use layerskip::{GridRow, LayerSkip, Side};
 pub(super) use paired::Turns;
 
