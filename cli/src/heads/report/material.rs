@@ -30,7 +30,7 @@ pub(super) struct MaterialArgs {
     /// Prompts for the running pair, one a line, or JSON lines with `prompt` or `turns` [default: the beginnings of the documents]
     #[arg(long, value_name = "FILE")]
     prompts: Option<PathBuf>,
-    /// Tokens of text to read, at most [default: 40000; 3000 with --quick]
+    /// Tokens of text to read, at most [default: 40000; 1000 with --quick]
     #[arg(long, value_name = "N")]
     tokens: Option<usize>,
 }
@@ -57,11 +57,20 @@ impl MaterialArgs {
         encoder: &Encoder,
         amounts: &Amounts,
     ) -> Result<Material> {
+        let given = (self.prompts.as_deref()).map(prompts::read).transpose()?;
+        if let Some(prompts) = &given {
+            enough(prompts.len(), "--prompts")?;
+        }
         let longest = checkpoint.config().max_positions.min(LONGEST);
         let tokens = self.tokens.unwrap_or(amounts.tokens);
         let text = self
             .documents
             .windows(&self.text, encoder, longest, tokens)?;
+        let prompts = match given {
+            Some(prompts) => prompts.into_iter().map(Prompt::Text).collect(),
+            None => beginnings(&text),
+        };
+        enough(prompts.len(), "--text")?;
         let settings = SelfTextSettings {
             temperatures: TEMPERATURES.to_vec(),
             longest,
@@ -69,20 +78,6 @@ impl MaterialArgs {
         };
         let threads = amounts.threads;
         let continuations = continued(checkpoint, threads, &settings, &text, BEGINNING)?;
-        let prompts = match &self.prompts {
-            Some(path) => prompts::read(path)?.into_iter().map(Prompt::Text).collect(),
-            None => beginnings(&text),
-        };
-        ensure!(
-            prompts.len() >= 2,
-            "{} prompt: settings are chosen on some and compared on others, so give more {}",
-            prompts.len(),
-            if self.prompts.is_some() {
-                "--prompts"
-            } else {
-                "--text"
-            }
-        );
         Ok(Material {
             description: self.documents.describe(&self.text),
             text,
@@ -110,6 +105,16 @@ impl Material {
             prompts,
         }
     }
+}
+
+/// Settings are chosen on some prompts and compared on others.
+fn enough(prompts: usize, flag: &str) -> Result<()> {
+    ensure!(
+        prompts >= 2,
+        "{prompts} prompts from {flag}: settings are chosen on some and compared on others, so \
+         give at least two, and better sixty"
+    );
+    Ok(())
 }
 
 /// The first tokens of each document that has more.

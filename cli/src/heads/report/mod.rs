@@ -62,7 +62,7 @@ pub(crate) struct ReportArgs {
     /// Folder to write to
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Tokens of each generation [default: 64; 16 with --quick]
+    /// Tokens of each generation [default: 64; 12 with --quick]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..))]
     max_new_tokens: Option<u32>,
     /// Rounds of the comparison of policies [default: 9; 2 with --quick]
@@ -99,7 +99,7 @@ impl ReportArgs {
     fn amounts(&self) -> Amounts {
         let (tokens, new_tokens, rounds, grid, splits) = match self.quick {
             false => (40_000, 64, 9, Grid::Whole, [24, 36]),
-            true => (3000, 16, 2, Grid::Corners, [1, 2]),
+            true => (1000, 12, 2, Grid::Corners, [1, 2]),
         };
         Amounts {
             tokens,

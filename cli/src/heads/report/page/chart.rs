@@ -24,6 +24,7 @@ const COLOURS: [RGBColor; 7] = [
 const FONT: &str = "sans-serif";
 /// Pixels.
 const TEXT: u32 = 13;
+const MARK: u32 = 4;
 const NAMESPACE: &str = " xmlns=\"http://www.w3.org/2000/svg\"";
 
 /// A chart of points and lines.
@@ -36,6 +37,15 @@ pub(super) struct Chart<'a> {
     pub(super) series: Vec<Series>,
     /// A grey line for comparison, such as that of chance.
     pub(super) guide: Option<[(f64, f64); 2]>,
+    pub(super) legend: Corner,
+}
+
+/// Where the names of the series stand.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Corner {
+    LowerRight,
+    UpperLeft,
+    UpperRight,
 }
 
 /// An axis.
@@ -175,7 +185,11 @@ impl Chart<'_> {
         if self.series.len() > 1 {
             chart
                 .configure_series_labels()
-                .position(SeriesLabelPosition::LowerRight)
+                .position(match self.legend {
+                    Corner::LowerRight => SeriesLabelPosition::LowerRight,
+                    Corner::UpperLeft => SeriesLabelPosition::UpperLeft,
+                    Corner::UpperRight => SeriesLabelPosition::UpperRight,
+                })
                 .background_style(WHITE.mix(0.8))
                 .border_style(BLACK.mix(0.2))
                 .label_font((FONT, TEXT))
@@ -199,11 +213,12 @@ impl Series {
         if self.style != Style::Marks {
             chart.draw_series(LineSeries::new(self.points.iter().copied(), thick))?;
         }
-        let radius = if self.style == Style::Line { 0 } else { 4 };
-        let marks = self
-            .points
-            .iter()
-            .map(|&at| Circle::new(at, radius, colour.filled()));
+        let marked = if self.style == Style::Line {
+            &[]
+        } else {
+            self.points.as_slice()
+        };
+        let marks = (marked.iter()).map(|&at| Circle::new(at, MARK, colour.filled()));
         chart
             .draw_series(marks)?
             .label(&self.name)
@@ -228,6 +243,7 @@ mod tests {
                 Series::new("two", Vec::new(), Style::Line),
             ],
             guide: Some([(0.0, 0.0), (1.0, 1.0)]),
+            legend: Corner::UpperLeft,
         };
         let svg = chart.svg().unwrap();
         assert!(svg.starts_with("<svg") && svg.trim_end().ends_with("</svg>"));

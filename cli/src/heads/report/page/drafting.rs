@@ -1,7 +1,7 @@
 //! Lossless drafting: every policy, and the paper's comparison.
 
 use super::{
-    chart::{Axis, Chart, Series, Style},
+    chart::{Axis, Chart, Corner, Series, Style},
     estimate, number, percent,
 };
 use crate::heads::report::{
@@ -134,7 +134,8 @@ fn speedups(rows: &[&Row]) -> Result<String> {
     );
     let x = Axis {
         names: &names,
-        ..Axis::new("", (-0.5, names.len() as f64 - 0.5))
+        // Room for the legend behind the last name.
+        ..Axis::new("", (-0.5, names.len() as f64 + 0.8))
     };
     let guide = Some([(x.range.0, 1.0), (x.range.1, 1.0)]);
     let series = vec![
@@ -151,6 +152,7 @@ fn speedups(rows: &[&Row]) -> Result<String> {
         y,
         series,
         guide,
+        legend: Corner::LowerRight,
     }
     .svg()
 }
@@ -186,6 +188,7 @@ fn acceptance(grid: &[&GridRow], rows: &[&Row]) -> Result<String> {
         y: Axis::share("acceptance"),
         series,
         guide: None,
+        legend: Corner::UpperRight,
     }
     .svg()
 }
@@ -214,8 +217,9 @@ fn layerskip(paper: &LayerSkip) -> Markup {
         }
         p {
             "DSSD's acceptance over LayerSkip's: " (estimate(Some(&paper.dssd_over_layerskip_acceptance)))
-            " (the paper: 1.66; wanted here " (number(paper.wanted)) "). Tokens per second: "
-            (estimate(paper.dssd_over_layerskip_rate.as_ref())) ". At DSSD's mean acceptance length \
+            " (the paper: 1.66; wanted here " (number(paper.wanted)) "). Tokens per second over \
+             LayerSkip's: " (estimate(paper.dssd_over_layerskip_rate.as_ref()))
+            ", over plain decoding's: " (estimate(paper.dssd_over_plain_rate.as_ref())) ". At DSSD's mean acceptance length \
              the ratio to the best fixed length is "
             @match paper.ratio_at_matched_length {
                 Some(ratio) => (number(ratio)),

@@ -1,7 +1,7 @@
 //! Thresholds, and what comes of leaving the model early.
 
 use super::{
-    chart::{Axis, Chart, Series, Style},
+    chart::{Axis, Chart, Corner, Series, Style},
     estimate, number, percent,
 };
 use crate::heads::report::{
@@ -111,6 +111,7 @@ fn promised(heads: &[HeadSection]) -> Result<String> {
         y: Axis::new("realised agreement", range),
         series,
         guide: Some([(range.0, range.0), (range.1, range.1)]),
+        legend: Corner::LowerRight,
     }
     .svg()
 }
@@ -197,6 +198,7 @@ fn against_depth(
             Series::new("computed", at(|row| row.layers_per_token), Style::Marked),
         ],
         guide: None,
+        legend: Corner::LowerRight,
     }
     .svg()
 }
@@ -222,6 +224,7 @@ fn speed(rows: &[EarlyExitRow]) -> Result<String> {
             ..Series::new("targets", points, Style::Marked)
         }],
         guide,
+        legend: Corner::UpperRight,
     }
     .svg()
 }

@@ -1,7 +1,7 @@
 //! How often heads are right, and how well their scores tell right from wrong.
 
 use super::{
-    chart::{Axis, Chart, Series, Style},
+    chart::{Axis, Chart, Corner, Series, Style},
     estimate, number,
 };
 use crate::heads::report::document::Report;
@@ -86,6 +86,7 @@ fn agreement(heads: &[&HeadReport], layers: usize) -> Result<String> {
         y: Axis::share("agreement"),
         series: vec![series],
         guide: None,
+        legend: Corner::LowerRight,
     }
     .svg()
 }
@@ -106,6 +107,7 @@ fn roc(head: &HeadReport) -> Result<String> {
         y: Axis::share("right ones let through"),
         series: curves(&head.roc),
         guide: Some([(0.0, 0.0), (1.0, 1.0)]),
+        legend: Corner::LowerRight,
     }
     .svg()
 }
@@ -119,6 +121,7 @@ fn risk_coverage(head: &HeadReport) -> Result<String> {
         y: Axis::new("share of wrong ones", (0.0, (1.2 * risk).clamp(0.05, 1.0))),
         series: curves(&head.risk_coverage),
         guide: Some([(0.0, risk), (1.0, risk)]),
+        legend: Corner::UpperLeft,
     }
     .svg()
 }

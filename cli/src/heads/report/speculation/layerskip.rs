@@ -19,7 +19,9 @@ pub(in crate::heads::report) struct LayerSkip {
     pub(in crate::heads::report) dssd_over_layerskip_acceptance: Estimate,
     /// The least ratio that bears the paper out: 1.66, or what is left up to an acceptance of .95.
     pub(in crate::heads::report) wanted: f64,
+    /// Tokens per second.
     pub(in crate::heads::report) dssd_over_layerskip_rate: Option<Estimate>,
+    pub(in crate::heads::report) dssd_over_plain_rate: Option<Estimate>,
     /// The ratio to the most that a fixed length accepts at DSSD's mean acceptance length, on
     /// split A; none where no fixed length reaches it.
     pub(in crate::heads::report) ratio_at_matched_length: Option<f64>,
@@ -63,6 +65,7 @@ impl LayerSkip {
             dssd_over_layerskip_acceptance: turns.acceptance_ratio(dssd, layerskip)?,
             wanted: f64::min(1.66, 0.95 / of_layerskip),
             dssd_over_layerskip_rate: turns.median_ratio(&dssd.rates, &layerskip.rates),
+            dssd_over_plain_rate: turns.median_ratio(&dssd.rates, &dssd.plain_rates),
             ratio_at_matched_length: tuned.and_then(|dssd| at_matched_length(fixed, dssd)),
         })
     }
