@@ -4,33 +4,24 @@ mod cloze;
 mod document;
 mod early_exit;
 mod folder;
+mod lab;
 mod material;
 mod page;
 mod speculation;
 mod summary;
 
 use super::{available_threads, progress};
-use crate::{
-    bench::{
-        pair::{Pair, PairSettings, Runs, pass_seconds, verifier},
-        stages::Stages,
-        subject::Subject,
-    },
-    client::Client,
-    oracle::Truth,
-};
-use anyhow::{Context as _, Result, ensure};
+use crate::bench::subject::Subject;
+use anyhow::{Context as _, Result};
 use clap::Args;
 use cloze::Cloze;
-use document::{Report, spread};
+use document::Report;
 use dssd_common::{checkpoint::demo, kernels::Kernels, serve::Dtype, tokenizer::Tokenizer};
 use dssd_heads::corpus::{Encoder, text_hash};
-use early_exit::EarlyExitRow;
 use folder::{Folder, Setup};
-use material::{Material, MaterialArgs};
-use rand::SeedableRng as _;
-use rand_chacha::ChaCha8Rng;
-use speculation::{Bench, Exits, Grid, LONGEST_DRAFT, Plan, TEMPERATURES};
+use lab::Lab;
+use material::MaterialArgs;
+use speculation::Grid;
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
@@ -175,170 +166,4 @@ fn write(out: &Path, report: &Report) -> Result<()> {
     };
     file("report.json", serde_json::to_string_pretty(report)?)?;
     file("report.html", page::page(report)?)
-}
-
-/// The running services, and what they are asked with.
-struct Lab<'a> {
-    subject: &'a Subject,
-    tokenizer: Option<Arc<Tokenizer>>,
-    heads: &'a Path,
-    material: &'a Material,
-    amounts: &'a Amounts,
-}
-
-/// What the services told.
-struct Measured {
-    early_exit: Vec<EarlyExitRow>,
-    cloze: Option<cloze::ClozeReport>,
-    speculation: Vec<speculation::Speculation>,
-    splits: [usize; 2],
-}
-
-impl Lab<'_> {
-    async fn measure(&self, folder: &Folder, cloze: Option<&Cloze>) -> Result<Measured> {
-        let plan = self.plan(folder)?;
-        let stages = Stages::new(2 + plan.split_b + plan.stages());
-        let (early_exit, cloze) = self
-            .early_exits(folder, cloze, plan.split_b, &stages)
-            .await?;
-        stages.begin("passes of the model alone");
-        let passes = pass_seconds(self.subject, LONGEST_DRAFT as usize + 1)?;
-        let settings = PairSettings {
-            heads: Some(self.heads.to_owned()),
-            max_draft_tokens: Some(LONGEST_DRAFT),
-            ..PairSettings::default()
-        };
-        stages.begin("starting the pair");
-        let pair = Pair::start(self.subject, settings).await?;
-        let mut runs = self.runs(pair.client()?).await?;
-        let mut bench = Bench {
-            runs: &mut runs,
-            random: ChaCha8Rng::seed_from_u64(self.amounts.seed),
-            passes: &passes,
-            stages: &stages,
-        };
-        let mut speculation = Vec::new();
-        for temperature in TEMPERATURES {
-            speculation.push(plan.measure(&mut bench, temperature).await?);
-        }
-        pair.stop().await?;
-        Ok(Measured {
-            early_exit,
-            cloze,
-            speculation,
-            splits: [plan.split_a, plan.split_b],
-        })
-    }
-
-    /// Prompts are dealt to the splits in proportion where there are fewer than wanted.
-    fn plan(&self, folder: &Folder) -> Result<Plan> {
-        let [a, b] = self.amounts.splits;
-        let available = self.material.prompts.len();
-        let split_a = a.min((available * a / (a + b)).max(1));
-        let calibration = folder.calibration.as_ref();
-        ensure!(available > split_a, "too few prompts for two splits");
-        Ok(Plan {
-            exits: Exits {
-                layers: folder
-                    .heads
-                    .iter()
-                    .map(|section| section.head.layer)
-                    .collect(),
-                epsilons: calibration.map_or(Vec::new(), |c| c.epsilons.clone()),
-            },
-            grid: self.amounts.grid,
-            rounds: self.amounts.rounds,
-            split_a,
-            split_b: b.min(available - split_a),
-            seed: self.amounts.seed,
-        })
-    }
-
-    async fn runs(&self, client: Client) -> Result<Runs> {
-        client.ready().await?;
-        Ok(Runs {
-            client,
-            truth: Truth::default(),
-            prompts: self.material.prompts.clone(),
-            max_new_tokens: self.amounts.max_new_tokens,
-            turns: 0,
-        })
-    }
-
-    /// On a server of their own; the whole model alone where there is no calibration.
-    async fn early_exits(
-        &self,
-        folder: &Folder,
-        cloze: Option<&Cloze>,
-        prompts: usize,
-        stages: &Stages,
-    ) -> Result<(Vec<EarlyExitRow>, Option<cloze::ClozeReport>)> {
-        let service = verifier(self.subject, self.tokenizer.clone(), |config| {
-            config.allow_lossy = true;
-            config.heads = Some(self.heads.to_owned());
-        });
-        let service = service.await?;
-        let mut runs = self.runs(Client::new(&[service.uri()?])).await?;
-        runs.warm_up(&[crate::bench::pair::Setting::plain(0.0)])
-            .await?;
-        let mut random = ChaCha8Rng::seed_from_u64(self.amounts.seed);
-        let rows = early_exit::measure(&mut runs, folder, prompts, &mut random, stages).await?;
-        let told = match cloze {
-            Some(cloze) => {
-                stages.begin("the cloze task");
-                Some(
-                    cloze
-                        .ask(&runs.client, &early_exit::epsilons(folder))
-                        .await?,
-                )
-            }
-            None => None,
-        };
-        drop(runs);
-        service.stop().await?;
-        Ok((rows, told))
-    }
-
-    fn report(
-        &self,
-        mut folders: Vec<Folder>,
-        measured: Measured,
-        quick: bool,
-        begun: Instant,
-    ) -> Result<Report> {
-        let spread = spread(&folders);
-        let heads = (folders.first_mut()).map(|folder| std::mem::take(&mut folder.heads));
-        let mut report = Report {
-            model: self.subject.name.clone(),
-            layers: self.subject.checkpoint.config().layers,
-            dtype: self.subject.type_name()?,
-            threads: self.amounts.threads,
-            quick,
-            seed: self.amounts.seed,
-            seconds: begun.elapsed().as_secs_f64(),
-            text: self.material.line(measured.splits),
-            max_new_tokens: self.amounts.max_new_tokens,
-            heads: heads.unwrap_or_default(),
-            early_exit: measured.early_exit,
-            cloze: measured.cloze,
-            policies: Vec::new(),
-            layerskip_grid: Vec::new(),
-            dssd_over_layerskip_acceptance: None,
-            comparisons: Vec::new(),
-            folders,
-            spread,
-        };
-        for told in measured.speculation {
-            report.policies.extend(told.rows);
-            report.layerskip_grid.extend(told.grid);
-            report.comparisons.push(told.comparison);
-        }
-        let greedy = report
-            .comparisons
-            .iter()
-            .find(|told| told.temperature == 0.0);
-        let paper = greedy.and_then(|told| told.layerskip.as_ref());
-        report.dssd_over_layerskip_acceptance = paper.map(|p| p.dssd_over_layerskip_acceptance);
-        Ok(report)
-    }
 }
