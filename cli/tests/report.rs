@@ -192,6 +192,13 @@ fn drafts(report: &Value) {
         assert!(comparison["met"].is_boolean());
         assert_estimate(&comparison["auto_over_best"]);
     }
+    // The first and the last target, at two temperatures.
+    let dssd = list(report, "dssd_grid");
+    assert_eq!(dssd.len(), 2 * 2);
+    assert_numbers(
+        &dssd[0],
+        &["epsilon", "draft_acceptance_rate", "mean_acceptance_length"],
+    );
     let paper = &comparisons[0]["layerskip"];
     let ratio = &report["dssd_over_layerskip_acceptance"];
     assert_eq!(ratio, &paper["dssd_over_layerskip_acceptance"]);
@@ -201,19 +208,21 @@ fn drafts(report: &Value) {
 fn page(html: &str) {
     let dom = parse_document(RcDom::default(), ParseOpts::default()).one(html);
     assert_eq!(*dom.errors.borrow(), [""; 0]);
-    let mut charts = 0;
-    walk(&dom.document, &mut |name, attributes| {
-        assert!(
-            !["script", "link", "img", "iframe"].contains(&name),
-            "{name}"
-        );
-        charts += usize::from(name == "svg");
+    let mut elements = Vec::new();
+    walk(&dom.document, &mut elements);
+    for Element { name, attributes } in &elements {
+        let active = ["script", "link", "img", "iframe"].contains(&name.as_str());
+        assert!(!active, "{name}");
         for (attribute, value) in attributes {
             let outside = ["src", "href", "data"].contains(&attribute.as_str());
             let active = attribute.starts_with("on");
             assert!(!outside && !active, "{name} {attribute}={value}");
         }
-    });
+    }
+    let charts = elements
+        .iter()
+        .filter(|element| element.name == "svg")
+        .count();
     // Agreement, ROC and risk for four heads, thresholds, three of early exits, two a temperature.
     assert_eq!(charts, 1 + 4 + 4 + 1 + 3 + 2 * 2);
     for outside in ["http:", "https:", "url(", "@import"] {
@@ -221,7 +230,12 @@ fn page(html: &str) {
     }
 }
 
-fn walk(node: &Handle, visit: &mut dyn FnMut(&str, Vec<(String, String)>)) {
+struct Element {
+    name: String,
+    attributes: Vec<(String, String)>,
+}
+
+fn walk(node: &Handle, elements: &mut Vec<Element>) {
     if let NodeData::Element { name, attrs, .. } = &node.data {
         let attributes = attrs.borrow();
         let attributes = attributes.iter().map(|attribute| {
@@ -230,10 +244,13 @@ fn walk(node: &Handle, visit: &mut dyn FnMut(&str, Vec<(String, String)>)) {
                 attribute.value.to_string(),
             )
         });
-        visit(&name.local, attributes.collect());
+        elements.push(Element {
+            name: name.local.to_string(),
+            attributes: attributes.collect(),
+        });
     }
     for child in node.children.borrow().iter() {
-        walk(child, visit);
+        walk(child, elements);
     }
 }
 

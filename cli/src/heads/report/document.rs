@@ -4,7 +4,7 @@ use super::{
     cloze::ClozeReport,
     early_exit::EarlyExitRow,
     folder::{Folder, HeadSection},
-    speculation::{Comparison, GridRow, Row},
+    speculation::{Comparison, DssdRow, LayerSkipRow, Row},
 };
 use crate::bench::timing::median;
 use dssd_heads::interval::Estimate;
@@ -27,7 +27,8 @@ pub(super) struct Report {
     pub(super) early_exit: Vec<EarlyExitRow>,
     pub(super) cloze: Option<ClozeReport>,
     pub(super) policies: Vec<Row>,
-    pub(super) layerskip_grid: Vec<GridRow>,
+    pub(super) layerskip_grid: Vec<LayerSkipRow>,
+    pub(super) dssd_grid: Vec<DssdRow>,
     /// Of greedy decoding; `comparisons` has the other temperatures, too.
     pub(super) dssd_over_layerskip_acceptance: Option<Estimate>,
     pub(super) comparisons: Vec<Comparison>,

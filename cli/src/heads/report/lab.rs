@@ -178,6 +178,7 @@ impl Lab<'_> {
             cloze: measured.cloze,
             policies: Vec::new(),
             layerskip_grid: Vec::new(),
+            dssd_grid: Vec::new(),
             dssd_over_layerskip_acceptance: None,
             comparisons: Vec::new(),
             folders,
@@ -185,7 +186,8 @@ impl Lab<'_> {
         };
         for told in measured.speculation {
             report.policies.extend(told.rows);
-            report.layerskip_grid.extend(told.grid);
+            report.layerskip_grid.extend(told.layerskip_grid);
+            report.dssd_grid.extend(told.dssd_grid);
             report.comparisons.push(told.comparison);
         }
         let greedy = report

@@ -13,6 +13,8 @@ use std::path::PathBuf;
 
 /// Tokens of a document that begin a continuation, or a prompt.
 const BEGINNING: usize = 16;
+/// Continuations, however few positions are wanted.
+const FEWEST: usize = 4;
 /// Temperatures of the continuations, as calibration takes them by default.
 const TEMPERATURES: [f32; 2] = [0.0, 0.8];
 /// Longest window, unless the model is made for less.
@@ -76,8 +78,9 @@ impl MaterialArgs {
             longest,
             seed: amounts.seed,
         };
-        let threads = amounts.threads;
-        let continuations = continued(checkpoint, threads, &settings, &text, BEGINNING)?;
+        // About as many positions as of the text.
+        let begun = &text[..text.len().min((tokens / longest).max(FEWEST))];
+        let continuations = continued(checkpoint, amounts.threads, &settings, begun, BEGINNING)?;
         Ok(Material {
             description: self.documents.describe(&self.text),
             text,

@@ -2,17 +2,18 @@
 
 use super::{
     chart::{Axis, Chart, Corner, Series, Style},
-    estimate, number, percent,
+    estimate,
+    grid::{Grid, drafts},
+    number, percent,
 };
 use crate::heads::report::{
     document::Report,
-    speculation::{Comparison, GridRow, LayerSkip, Row, Side},
+    speculation::{Comparison, LayerSkip, Row, Side},
 };
 use anyhow::Result;
 use maud::{Markup, PreEscaped, html};
 
 const WIDE: (u32, u32) = (720, 320);
-const SIZE: (u32, u32) = (460, 360);
 
 /// The section.
 ///
@@ -41,13 +42,8 @@ pub(super) fn section(report: &Report) -> Result<Markup> {
 fn temperature(report: &Report, told: &Comparison) -> Result<Markup> {
     let of_temperature = |row: &&Row| row.temperature == told.temperature;
     let rows: Vec<&Row> = report.policies.iter().filter(of_temperature).collect();
-    let of_temperature = |row: &&GridRow| row.temperature == told.temperature;
-    let grid: Vec<&GridRow> = report
-        .layerskip_grid
-        .iter()
-        .filter(of_temperature)
-        .collect();
-    let charts = [speedups(&rows)?, acceptance(&grid, &rows)?];
+    let grid = Grid::of(report, told.temperature);
+    let charts = [speedups(&rows)?, grid.chart()?];
     Ok(html! {
         h3 {
             @if told.temperature == 0.0 { "Greedy" } @else { "At temperature " (told.temperature) }
@@ -60,7 +56,7 @@ fn temperature(report: &Report, told: &Comparison) -> Result<Markup> {
         (auto(told))
         div.charts { @for chart in &charts { (PreEscaped(chart)) } }
         @if let Some(paper) = &told.layerskip { (layerskip(paper)) }
-        (grid_table(&grid))
+        (grid.table())
     })
 }
 
@@ -157,58 +153,19 @@ fn speedups(rows: &[&Row]) -> Result<String> {
     .svg()
 }
 
-fn acceptance(grid: &[&GridRow], rows: &[&Row]) -> Result<String> {
-    let mut layers: Vec<usize> = grid.iter().map(|row| row.layer).collect();
-    layers.dedup();
-    let mut series: Vec<Series> = layers
-        .iter()
-        .map(|&layer| {
-            let of_layer = grid.iter().filter(|row| row.layer == layer);
-            let points =
-                of_layer.map(|row| (row.mean_acceptance_length, row.draft_acceptance_rate));
-            Series::new(
-                format!("fixed, layer {layer}"),
-                points.collect(),
-                Style::Marked,
-            )
-        })
-        .collect();
-    for policy in ["entropy", "dssd", "auto"] {
-        let of_policy = rows.iter().filter(|row| row.report.policy == policy);
-        let of_policy = of_policy.map(|row| &row.report);
-        let points = of_policy.map(|r| (r.mean_acceptance_length, r.draft_acceptance_rate));
-        series.push(Series::new(policy, points.collect(), Style::Marks));
-    }
-    let lengths = series.iter().flat_map(|series| series.points.iter());
-    let x = Axis::around("mean acceptance length", lengths.map(|point| point.0));
-    Chart {
-        size: SIZE,
-        title: "Acceptance by length",
-        x,
-        y: Axis::share("acceptance"),
-        series,
-        guide: None,
-        legend: Corner::UpperRight,
-    }
-    .svg()
-}
-
 fn layerskip(paper: &LayerSkip) -> Markup {
     let side = |name: &str, side: &Side| {
         html! { tr {
             td { (name) }
             td.name { (side.settings) }
-            td { (percent(side.draft_acceptance_rate)) }
-            td { (format!("{:.2}", side.mean_acceptance_length)) }
-            td { (format!("{:.2}", side.wasted_per_token)) }
-            td { (percent(side.coverage)) }
+            (drafts(&side.drafts))
         } }
     };
     html! {
         table {
             caption { "The paper's comparison: both at their fastest setting of split A, same longest draft" }
             thead { tr {
-                th { "" } th { "settings" } th { "acceptance" } th { "length" } th { "wasted" } th { "coverage" }
+                th { "" } th { "settings" } th { "tokens/s" } th { "acceptance" } th { "length" } th { "wasted" } th { "coverage" }
             } }
             tbody {
                 (side("LayerSkip", &paper.layerskip))
@@ -220,35 +177,14 @@ fn layerskip(paper: &LayerSkip) -> Markup {
             " (the paper: 1.66; wanted here " (number(paper.wanted)) "). Tokens per second over \
              LayerSkip's: " (estimate(paper.dssd_over_layerskip_rate.as_ref()))
             ", over plain decoding's: " (estimate(paper.dssd_over_plain_rate.as_ref())) ". At DSSD's mean acceptance length \
-             the ratio to the best fixed length is "
-            @match paper.ratio_at_matched_length {
-                Some(ratio) => (number(ratio)),
-                None => "not known: no fixed length reaches it",
-            }
-            ". LayerSkip stands for drafts of a fixed length from one head: no keys and values are \
+             on split A, the ratio to fixed lengths of LayerSkip's head is "
+            (matched(paper.ratio_at_matched_length)) ", and to the best of any head, however dear, "
+            (matched(paper.ratio_at_matched_length_of_any_head)) ". LayerSkip stands for drafts of a fixed length from one head: no keys and values are \
              shared with the verifier, and no layers were dropped in training."
         }
     }
 }
 
-fn grid_table(grid: &[&GridRow]) -> Markup {
-    html! { details {
-        summary { "Every fixed length on split A" }
-        table {
-            thead { tr {
-                th { "after layer" } th { "tokens" } th { "generations" } th { "tokens/s" }
-                th { "acceptance" } th { "length" } th { "wasted" } th { "coverage" }
-            } }
-            tbody { @for row in grid { tr {
-                td { (row.layer) }
-                td { (row.tokens) }
-                td { (row.generations) }
-                td { (format!("{:.0}", row.tokens_per_second)) }
-                td { (percent(row.draft_acceptance_rate)) }
-                td { (format!("{:.2}", row.mean_acceptance_length)) }
-                td { (format!("{:.2}", row.wasted_per_token)) }
-                td { (percent(row.coverage)) }
-            } } }
-        }
-    } }
+fn matched(ratio: Option<f64>) -> String {
+    ratio.map_or("unknown, as none reaches it".to_owned(), number)
 }

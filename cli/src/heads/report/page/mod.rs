@@ -3,6 +3,7 @@
 mod chart;
 mod drafting;
 mod exits;
+mod grid;
 mod separation;
 
 use super::document::Report;

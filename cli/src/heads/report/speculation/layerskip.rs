@@ -22,27 +22,24 @@ pub(in crate::heads::report) struct LayerSkip {
     /// Tokens per second.
     pub(in crate::heads::report) dssd_over_layerskip_rate: Option<Estimate>,
     pub(in crate::heads::report) dssd_over_plain_rate: Option<Estimate>,
-    /// The ratio to the most that a fixed length accepts at DSSD's mean acceptance length, on
-    /// split A; none where no fixed length reaches it.
+    /// On split A, the ratio to what fixed lengths of LayerSkip's head accept at DSSD's mean
+    /// acceptance length; none where none of them reaches it.
     pub(in crate::heads::report) ratio_at_matched_length: Option<f64>,
+    /// The same to the most that any head accepts, however dear it is.
+    pub(in crate::heads::report) ratio_at_matched_length_of_any_head: Option<f64>,
 }
 
 /// One of the two.
 #[derive(Serialize)]
 pub(in crate::heads::report) struct Side {
     pub(in crate::heads::report) settings: String,
-    pub(in crate::heads::report) draft_acceptance_rate: f64,
-    pub(in crate::heads::report) mean_acceptance_length: f64,
-    pub(in crate::heads::report) wasted_per_token: f64,
-    pub(in crate::heads::report) coverage: f64,
+    #[serde(flatten)]
+    pub(in crate::heads::report) drafts: Drafts,
 }
 
-/// One head and one draft length on split A.
+/// What drafts were like.
 #[derive(Serialize)]
-pub(in crate::heads::report) struct GridRow {
-    pub(in crate::heads::report) head: usize,
-    pub(in crate::heads::report) layer: usize,
-    pub(in crate::heads::report) tokens: usize,
+pub(in crate::heads::report) struct Drafts {
     pub(in crate::heads::report) temperature: f32,
     pub(in crate::heads::report) generations: usize,
     pub(in crate::heads::report) tokens_per_second: f64,
@@ -52,13 +49,34 @@ pub(in crate::heads::report) struct GridRow {
     pub(in crate::heads::report) coverage: f64,
 }
 
+/// One head and one draft length on split A.
+#[derive(Serialize)]
+pub(in crate::heads::report) struct LayerSkipRow {
+    pub(in crate::heads::report) head: usize,
+    pub(in crate::heads::report) layer: usize,
+    pub(in crate::heads::report) tokens: usize,
+    #[serde(flatten)]
+    pub(in crate::heads::report) drafts: Drafts,
+}
+
+/// One target agreement on split A, with the longest draft that LayerSkip was tuned to.
+#[derive(Serialize)]
+pub(in crate::heads::report) struct DssdRow {
+    pub(in crate::heads::report) epsilon: f64,
+    pub(in crate::heads::report) max_draft_tokens: Option<u32>,
+    #[serde(flatten)]
+    pub(in crate::heads::report) drafts: Drafts,
+}
+
 impl LayerSkip {
-    /// None where there is no DSSD, or either never drafted.
+    /// `fixed` and `tuned` are split A's of fixed lengths and of DSSD. None where there is no
+    /// DSSD, or either never drafted.
     pub(super) fn new(split: &SplitB, fixed: &Tuning, tuned: &Tuning) -> Option<Self> {
         let (layerskip, dssd) = (split.runs(Role::LayerSkip)?, split.runs(Role::Dssd)?);
         let turns = &split.turns;
         let of_layerskip = acceptance(&layerskip.total())?;
-        let tuned = tuned.winner(Role::Dssd);
+        let tuned = tuned.winner(Role::Dssd)?;
+        let head = fixed_at(layerskip).map(|(head, _)| head);
         Some(Self {
             layerskip: Side::new(layerskip),
             dssd: Side::new(dssd),
@@ -66,58 +84,79 @@ impl LayerSkip {
             wanted: f64::min(1.66, 0.95 / of_layerskip),
             dssd_over_layerskip_rate: turns.median_ratio(&dssd.rates, &layerskip.rates),
             dssd_over_plain_rate: turns.median_ratio(&dssd.rates, &dssd.plain_rates),
-            ratio_at_matched_length: tuned.and_then(|dssd| at_matched_length(fixed, dssd)),
+            ratio_at_matched_length: at_matched_length(fixed, tuned, |of| Some(of) == head),
+            ratio_at_matched_length_of_any_head: at_matched_length(fixed, tuned, |_| true),
         })
     }
 }
 
 impl Side {
     fn new(runs: &PolicyRuns) -> Self {
-        let total = runs.total();
         Self {
             settings: runs.setting.policy.to_string(),
-            draft_acceptance_rate: acceptance(&total).unwrap_or_default(),
-            mean_acceptance_length: mean_acceptance_length(&total).unwrap_or(1.0),
-            wasted_per_token: wasted(&total),
-            coverage: coverage(&total),
+            drafts: Drafts::of(runs),
         }
     }
 }
 
-fn wasted(total: &Totals) -> f64 {
-    (total.drafted - total.accepted) as f64 / total.tokens.max(1) as f64
-}
-
-fn coverage(total: &Totals) -> f64 {
-    total.drafts as f64 / total.passes.max(1.0)
-}
-
-/// The rows of every fixed length that was tried; `layers` are those of the heads.
-pub(super) fn grid(tuning: &Tuning, layers: &[usize]) -> Vec<GridRow> {
-    let row = |runs: &PolicyRuns| {
-        let PolicySpec::Fixed { head, tokens } = runs.setting.policy else {
-            return None;
-        };
+impl Drafts {
+    fn of(runs: &PolicyRuns) -> Self {
         let total = runs.total();
-        Some(GridRow {
-            head,
-            layer: *layers.get(head)?,
-            tokens,
+        Self {
             temperature: runs.setting.temperature,
             generations: runs.rates.len(),
             tokens_per_second: rate(runs),
             draft_acceptance_rate: acceptance(&total).unwrap_or_default(),
             mean_acceptance_length: mean_acceptance_length(&total).unwrap_or(1.0),
-            wasted_per_token: wasted(&total),
-            coverage: coverage(&total),
+            wasted_per_token: (total.drafted - total.accepted) as f64 / total.tokens.max(1) as f64,
+            coverage: total.drafts as f64 / total.passes.max(1.0),
+        }
+    }
+}
+
+/// Head and length of a fixed draft.
+fn fixed_at(runs: &PolicyRuns) -> Option<(usize, usize)> {
+    match runs.setting.policy {
+        PolicySpec::Fixed { head, tokens } => Some((head, tokens)),
+        _ => None,
+    }
+}
+
+/// Every fixed length that was tried; `layers` are those of the heads.
+pub(super) fn layerskip_grid(tuning: &Tuning, layers: &[usize]) -> Vec<LayerSkipRow> {
+    let row = |runs: &PolicyRuns| {
+        let (head, tokens) = fixed_at(runs)?;
+        Some(LayerSkipRow {
+            head,
+            layer: *layers.get(head)?,
+            tokens,
+            drafts: Drafts::of(runs),
         })
     };
     tuning.tried.iter().filter_map(row).collect()
 }
 
-/// DSSD's acceptance over the best that fixed lengths have at its mean acceptance length, between
-/// two lengths of one head on a straight line. Only the prompts that all were tried on count.
-fn at_matched_length(tuning: &Tuning, dssd: &PolicyRuns) -> Option<f64> {
+/// Every target agreement that was tried.
+pub(super) fn dssd_grid(tuning: &Tuning) -> Vec<DssdRow> {
+    let row = |runs: &PolicyRuns| match runs.setting.policy {
+        PolicySpec::Agreement { epsilon } => Some(DssdRow {
+            epsilon,
+            max_draft_tokens: runs.setting.max_draft_tokens,
+            drafts: Drafts::of(runs),
+        }),
+        _ => None,
+    };
+    tuning.tried.iter().filter_map(row).collect()
+}
+
+/// DSSD's acceptance over the best that fixed lengths of some heads have at its mean acceptance
+/// length, between two lengths of one head on a straight line. Only the prompts that all were
+/// tried on count.
+fn at_matched_length(
+    tuning: &Tuning,
+    dssd: &PolicyRuns,
+    admits: impl Fn(usize) -> bool,
+) -> Option<f64> {
     let all = tuning.tried.iter().chain([dssd]);
     let common = all.map(|runs| runs.generations.len()).min()?;
     let point = |runs: &PolicyRuns| {
@@ -125,15 +164,13 @@ fn at_matched_length(tuning: &Tuning, dssd: &PolicyRuns) -> Option<f64> {
         Some((mean_acceptance_length(&total)?, acceptance(&total)?))
     };
     let (length, accepted) = point(dssd)?;
-    let fixed = |runs: &PolicyRuns| match runs.setting.policy {
-        PolicySpec::Fixed { head, tokens } => Some((head, tokens, point(runs)?)),
-        _ => None,
-    };
+    let fixed = |runs: &PolicyRuns| Some((fixed_at(runs)?, point(runs)?));
     let mut points: Vec<_> = tuning.tried.iter().filter_map(fixed).collect();
-    points.sort_by_key(|&(head, tokens, _)| (head, tokens));
-    let between = points.windows(2).filter(|pair| pair[0].0 == pair[1].0);
-    let best = between
-        .filter_map(|pair| on_line(pair[0].2, pair[1].2, length))
+    points.retain(|((head, _), _)| admits(*head));
+    points.sort_by_key(|(at, _)| *at);
+    let of_one_head = points.windows(2).filter(|pair| pair[0].0.0 == pair[1].0.0);
+    let best = of_one_head
+        .filter_map(|pair| on_line(pair[0].1, pair[1].1, length))
         .reduce(f64::max)?;
     (best > 0.0).then(|| accepted / best)
 }
@@ -181,10 +218,13 @@ mod tests {
         };
         // A length of 2.8, which no fixed length reaches.
         let longer = tried("entropy@0.8", 10, 20, 18);
-        assert_eq!(at_matched_length(&tuning, &longer), None);
+        assert_eq!(at_matched_length(&tuning, &longer, |_| true), None);
         // At 1.8 the first head has .55, the second .2 + .6·.1.
         let shorter = tried("entropy@0.9", 10, 10, 8);
-        let ratio = at_matched_length(&tuning, &shorter).unwrap();
+        let ratio = at_matched_length(&tuning, &shorter, |_| true).unwrap();
         assert!((ratio - 0.8 / 0.55).abs() < 1e-12, "{ratio}");
+        // The second head is at 1.2 and .2, and at 2.2 and .3.
+        let ratio = at_matched_length(&tuning, &shorter, |head| head == 1).unwrap();
+        assert!((ratio - 0.8 / 0.26).abs() < 1e-12, "{ratio}");
     }
 }

@@ -8,7 +8,7 @@ mod tuning;
 
 pub(super) use candidates::{Exits, Grid};
 pub(super) use comparison::{Comparison, Row};
-pub(super) use layerskip::{GridRow, LayerSkip, Side};
+pub(super) use layerskip::{Drafts, DssdRow, LayerSkip, LayerSkipRow, Side};
 pub(super) use paired::Turns;
 
 use crate::bench::{
@@ -51,7 +51,8 @@ pub(super) struct Bench<'a> {
 /// What one temperature told.
 pub(super) struct Speculation {
     pub(super) rows: Vec<Row>,
-    pub(super) grid: Vec<GridRow>,
+    pub(super) layerskip_grid: Vec<LayerSkipRow>,
+    pub(super) dssd_grid: Vec<DssdRow>,
     pub(super) comparison: Comparison,
 }
 
@@ -114,7 +115,8 @@ impl Plan {
         let split = SplitB::run(bench, contenders, rounds, self.seed).await?;
         Ok(Speculation {
             rows: split.rows(bench.passes),
-            grid: layerskip::grid(&tuning, &self.exits.layers),
+            layerskip_grid: layerskip::layerskip_grid(&tuning, &self.exits.layers),
+            dssd_grid: layerskip::dssd_grid(&dssd),
             comparison: split.compare(&tuning, &dssd),
         })
     }
