@@ -3,6 +3,7 @@
 use anyhow::{Context, Result, bail};
 use dssd_common::{
     checkpoint::{Checkpoint, demo},
+    serve::WorkAhead,
     tokenizer::Tokenizer,
 };
 use dssd_proto::v1::drafting_server::{Drafting, DraftingServer};
@@ -95,9 +96,19 @@ pub(crate) async fn listener() -> Result<TcpListener> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?)
 }
 
-/// A draft-svc of `model`.
+/// A draft-svc of `model`. As it shares the machine with its verifier, it does not work ahead.
 pub(crate) fn drafter(model: &Model, listener: TcpListener) -> Result<Service> {
-    let config = draft_svc::Config::for_model(model.folder.clone());
+    drafter_with(model, listener, WorkAhead::Auto)
+}
+
+/// A draft-svc of `model` that works ahead as said.
+pub(crate) fn drafter_with(
+    model: &Model,
+    listener: TcpListener,
+    work_ahead: WorkAhead,
+) -> Result<Service> {
+    let mut config = draft_svc::Config::for_model(model.folder.clone());
+    config.work_ahead = work_ahead;
     let (checkpoint, tokenizer) = (Arc::clone(&model.checkpoint), model.tokenizer.clone());
     Service::spawn(listener, async move |listener, shutdown| {
         Ok(draft_svc::run_with(config, checkpoint, tokenizer, listener, shutdown).await?)

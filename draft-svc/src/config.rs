@@ -4,7 +4,7 @@ use crate::{Error, Result};
 use clap::Parser;
 use dssd_common::{
     policy::PolicySpec,
-    serve::{ServeArgs, default_settings, or_else},
+    serve::{ServeArgs, WorkAhead, default_settings, or_else},
 };
 use std::path::PathBuf;
 
@@ -32,6 +32,9 @@ pub struct Config {
     /// Layers after which untrained exits sit, such as 2,4,7,9 [default: four, evenly spaced]
     #[arg(long, env = "DSSD_EXITS", value_name = "LAYERS", value_delimiter = ',')]
     pub exits: Option<Vec<usize>>,
+    /// Whether to draft on while the verifier runs: on, off, or auto (where that is measured to pay, and never for a verifier on this machine)
+    #[arg(long, env = "DSSD_WORK_AHEAD", default_value_t = WorkAhead::Auto)]
+    pub work_ahead: WorkAhead,
 }
 
 impl AsRef<ServeArgs> for Config {
@@ -90,7 +93,7 @@ mod tests {
             config.check().unwrap_err().to_string()
         };
         assert!(refused(|c| c.serve.max_step_rows = 0).contains("--max-step-rows"));
-        assert!(refused(|c| c.serve.policy = "guess".into()).contains("fixed:HEAD:TOKENS"));
+        assert!(refused(|c| c.serve.policy = Some("guess".into())).contains("fixed:HEAD:TOKENS"));
         let both = |c: &mut Config| (c.heads, c.exits) = (Some("h".into()), Some(vec![1]));
         assert!(refused(both).contains("--heads"));
     }

@@ -2,7 +2,7 @@
 
 use crate::{
     Error,
-    engine::{Command, EngineHandle, StreamKey},
+    engine::{Command, Condition, EngineHandle, Incoming, Peer, StreamKey},
 };
 use dssd_proto::v1::{
     DrafterMessage, GetDrafterInfoRequest, GetDrafterInfoResponse, VerifierMessage,
@@ -10,11 +10,13 @@ use dssd_proto::v1::{
 };
 use futures::{Stream, StreamExt as _, stream::BoxStream};
 use std::{
+    net::SocketAddr,
     pin::pin,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::Instant,
 };
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
@@ -32,7 +34,7 @@ const INBOX: usize = 64;
 /// The Drafting service.
 pub(crate) struct Server {
     engine: EngineHandle,
-    /// What never changes; `load` is filled in when asked.
+    /// What never changes; the rest is filled in when asked.
     info: GetDrafterInfoResponse,
     next_key: AtomicU64,
 }
@@ -57,7 +59,9 @@ impl Drafting for Server {
     ) -> Result<Response<Self::DraftStream>, Status> {
         let key = StreamKey(self.next_key.fetch_add(1, Ordering::Relaxed));
         let (outbox, messages) = mpsc::channel(OUTBOX);
-        if !self.engine.send(Command::Open(key, outbox)) {
+        let same_host = is_same_host(request.local_addr(), request.remote_addr());
+        let peer = Peer { outbox, same_host };
+        if !self.engine.send(Command::Open(key, peer)) {
             return Err(Error::Draining.into());
         }
         let over = CancellationToken::new();
@@ -78,9 +82,10 @@ impl Drafting for Server {
         &self,
         _: Request<GetDrafterInfoRequest>,
     ) -> Result<Response<GetDrafterInfoResponse>, Status> {
-        let load = self.engine.load().await?;
+        let Condition { load, exit_heads } = self.engine.condition().await?;
         Ok(Response::new(GetDrafterInfoResponse {
             load: Some(load),
+            exit_heads,
             ..self.info.clone()
         }))
     }
@@ -99,16 +104,43 @@ async fn forward(
         let Some(Ok(message)) = inbound.next().await else {
             return;
         };
-        if !engine.send(Command::Message(key, Box::new(message), permit)) {
+        let incoming = Incoming {
+            message: Box::new(message),
+            arrived: Instant::now(),
+            _permit: permit,
+        };
+        if !engine.send(Command::Message(key, incoming)) {
             return;
         }
     }
+}
+
+/// Whether both ends of a connection are on one machine: an address of one's own is reached from
+/// that same address. What cannot be known counts as one machine.
+fn is_same_host(local: Option<SocketAddr>, remote: Option<SocketAddr>) -> bool {
+    let (Some(local), Some(remote)) = (local, remote) else {
+        return true;
+    };
+    let (local, remote) = (local.ip().to_canonical(), remote.ip().to_canonical());
+    remote.is_loopback() || local == remote
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::cell::Cell;
+
+    #[test]
+    fn a_verifier_on_this_machine_is_known_by_its_address() {
+        let address = |text: &str| Some(text.parse::<SocketAddr>().unwrap());
+        let same = |local, remote| is_same_host(address(local), address(remote));
+        assert!(same("127.0.0.1:50052", "127.0.0.1:41000"));
+        assert!(same("[::ffff:127.0.0.1]:50052", "[::ffff:127.0.0.1]:41000"));
+        assert!(same("10.1.2.3:50052", "10.1.2.3:41000"));
+        assert!(!same("10.1.2.3:50052", "10.1.2.4:41000"));
+        assert!(!same("[::ffff:10.1.2.3]:50052", "[::ffff:10.1.2.4]:41000"));
+        assert!(is_same_host(None, address("10.1.2.4:41000")));
+    }
 
     #[tokio::test]
     async fn a_flood_is_held_back_until_the_engine_has_room() {

@@ -70,7 +70,7 @@ impl Engine for EngineHandle {
     }
 }
 
-fn load(
+pub(crate) fn load(
     config: &Config,
     checkpoint: &Checkpoint,
     tokenizer: Option<&Tokenizer>,
@@ -118,6 +118,7 @@ fn load(
         fingerprint = profile.checkpoint_fingerprint,
         exits = ?profile.exit_layers,
         policy = %default_policy,
+        work_ahead = %config.work_ahead,
         "model loaded"
     );
     let exits = model.decoder.band_ends().len();
@@ -126,6 +127,7 @@ fn load(
         decoder: model.decoder,
         kv: model.kv,
         default_policy,
+        work_ahead: config.work_ahead,
         profile,
         max_sequences: config.serve.max_sequences,
         max_step_rows: config.serve.max_step_rows,
@@ -171,5 +173,7 @@ fn describe(parts: &EngineParts) -> GetDrafterInfoResponse {
         max_draft_tokens: profile.max_draft_tokens,
         default_policy: parts.default_policy.to_string(),
         load: None,
+        work_ahead: parts.work_ahead.to_string(),
+        exit_heads: Vec::new(),
     }
 }

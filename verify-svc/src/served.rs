@@ -41,9 +41,13 @@ impl Exits {
     pub(crate) fn new(heads: Option<ExitHeads>, band_ends: &[usize]) -> Self {
         let layers = band_ends[..band_ends.len() - 1].to_vec();
         Self {
-            hash: heads
-                .as_ref()
-                .map_or_else(|| format!("untrained {layers:?}"), ExitHeads::hash),
+            hash: match &heads {
+                None => format!("untrained {layers:?}"),
+                Some(heads) => match &heads.calibration {
+                    Some(calibration) => calibration.heads_hash.clone(),
+                    None => heads.hash(),
+                },
+            },
             calibration: heads.and_then(|heads| heads.calibration),
             layers,
         }
@@ -55,7 +59,7 @@ impl Served {
         config: &Config,
         checkpoint: &Checkpoint,
         tokenizer: Option<Arc<Tokenizer>>,
-        (loaded, exits): (&LoadedModel, Option<Exits>),
+        loaded: &LoadedModel,
     ) -> Result<Self> {
         let shape = checkpoint.config();
         let fingerprint = checkpoint.fingerprint()?;
@@ -92,7 +96,7 @@ impl Served {
             limits,
             default_policy: config.check()?,
             tokenizer,
-            exits,
+            exits: None,
         })
     }
 }

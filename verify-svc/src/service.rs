@@ -109,10 +109,10 @@ fn load(
         loaded.decoder.attach_heads(heads, compute)?;
     }
     loaded.warm_up()?;
-    let exits = config
+    let mut served = Served::new(config, checkpoint, tokenizer, &loaded)?;
+    served.exits = config
         .allow_lossy
         .then(|| Exits::new(heads, loaded.decoder.band_ends()));
-    let served = Served::new(config, checkpoint, tokenizer, (&loaded, exits))?;
     tracing::info!(
         model = served.model.model_name,
         numerics_id = served.model.numerics_id,

@@ -10,6 +10,7 @@ use crate::{
     pair::{self, Model, Service},
 };
 use anyhow::{Context, Result};
+use dssd_common::serve::WorkAhead;
 use dssd_proto::v1::{GetDrafterInfoRequest, drafting_client::DraftingClient};
 use std::time::Duration;
 use tonic::transport::{Endpoint, Uri};
@@ -25,9 +26,11 @@ const ASSUMED_EXITS: Exits = Exits {
 /// Faulty ways to one drafter: while one is left out for a fault, others carry on.
 const FAULTY_WAYS: u64 = 6;
 
-/// A verify-svc with its drafters, and where possible another one with an oracle.
+/// A verify-svc with its drafters, and where possible others with drafters of other kinds.
 pub(super) struct Cluster {
     pub(super) drafted: Client,
+    /// Its drafters work ahead, although they share its machine.
+    pub(super) ahead: Option<Client>,
     pub(super) oracle: Option<OracleSide>,
     pub(super) exits: Exits,
     services: Vec<Service>,
@@ -47,6 +50,7 @@ impl Cluster {
         drafted.ready().await?;
         Ok(Self {
             drafted,
+            ahead: None,
             oracle: None,
             exits: ASSUMED_EXITS,
             services: Vec::new(),
@@ -57,6 +61,7 @@ impl Cluster {
     /// All services in this process; with `faults`, their drafters fail in every way.
     pub(super) async fn local(model: &Model, faults: bool) -> Result<Self> {
         let drafter = pair::drafter(model, pair::listener().await?)?;
+        let ahead = pair::drafter_with(model, pair::listener().await?, WorkAhead::On)?;
         let truth = Truth::default();
         let settings = OracleSettings {
             acceptance: ORACLE_ACCEPTANCE,
@@ -67,31 +72,38 @@ impl Cluster {
         let mut services = Vec::new();
         let mut restarts = None;
         let (mut drafts, mut oracles) = (vec![drafter.uri()?], vec![oracle.uri()?]);
+        let mut aheads = vec![ahead.uri()?];
         if faults {
             drafts = faulty_ways(&drafter, 0, &mut services).await?;
             oracles = faulty_ways(&oracle, FAULTY_WAYS, &mut services).await?;
+            aheads = faulty_ways(&ahead, 2 * FAULTY_WAYS, &mut services).await?;
             let restarting = Restarts::start(model).await?;
             drafts.push(restarting.uri()?);
             restarts = Some(restarting);
         }
         let drafted = pair::verifier(model, drafts, pair::listener().await?)?;
         let foretold = pair::verifier(model, oracles, pair::listener().await?)?;
+        let hurried = pair::verifier(model, aheads, pair::listener().await?)?;
         let cluster = Self {
             drafted: Client::new(&[drafted.uri()?]),
+            ahead: Some(Client::new(&[hurried.uri()?])),
             oracle: Some(OracleSide {
                 client: Client::new(&[foretold.uri()?]),
                 truth,
             }),
             exits,
             // Verifiers end first, then what they are connected to.
-            services: [drafted, foretold]
+            services: [drafted, foretold, hurried]
                 .into_iter()
                 .chain(services)
-                .chain([drafter, oracle])
+                .chain([drafter, oracle, ahead])
                 .collect(),
             restarts,
         };
         cluster.drafted.ready().await?;
+        if let Some(ahead) = &cluster.ahead {
+            ahead.ready().await?;
+        }
         if let Some(oracle) = &cluster.oracle {
             oracle.client.ready().await?;
         }

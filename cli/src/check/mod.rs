@@ -27,20 +27,23 @@ use tonic::transport::Uri;
 
 /// Generations at once: batches of changing size are a part of what is checked.
 const CONCURRENCY: usize = 12;
+/// The same where drafters work ahead, which they do only while nobody waits for them.
+const CONCURRENCY_AHEAD: usize = 2;
 /// Prompts of a quick check.
 const QUICK_PROMPTS: usize = 8;
 /// Alternatives among which the margin of a divergence is looked up.
 const MARGIN_ALTERNATIVES: u32 = 20;
 
-/// Why a setting with an oracle is left out.
-const NO_ORACLE: &str = "needs --local: a running server keeps its own drafters, and an oracle \
-                         drafter cannot be attached to it";
+/// Why a setting with drafters of another kind is left out.
+const OWN_DRAFTERS: &str = "needs --local: a running server keeps its own drafters, and no other \
+                            can be attached to it";
 
 /// Compare plain with speculated generation, token for token
 ///
 /// Greedy and sampled settings with several draft policies, one of them with log-probabilities
 /// (equal bit for bit), one that resumes from the middle of the plain answer; with --local also
-/// an oracle drafter, which proposes the true tokens with errors at a known rate.
+/// drafters that work ahead, and an oracle drafter, which proposes the true tokens with errors at
+/// a known rate.
 ///
 /// Exits with 1 on a difference, and where too few drafted tokens were accepted or rejected to
 /// prove anything.
@@ -55,8 +58,8 @@ pub(crate) struct CheckArgs {
     /// Hugging Face folder for --local; the demo model if unset
     #[arg(long, value_name = "DIR", conflicts_with = "endpoint")]
     model: Option<PathBuf>,
-    /// Check a running verify-svc with the drafters that it has; the settings with the oracle
-    /// drafter are left out, as it cannot be attached to a foreign server
+    /// Check a running verify-svc with the drafters that it has; the settings with drafters of
+    /// other kinds are left out, as those cannot be attached to a foreign server
     #[arg(long, value_name = "URL", value_parser = endpoint)]
     endpoint: Option<Uri>,
     /// One prompt a line, or JSON lines with `prompt` or `turns`; built-in ones if unset
@@ -91,13 +94,14 @@ pub(crate) async fn run(args: CheckArgs) -> Result<bool> {
     };
     let possible = |setting: &Setting| match setting.source {
         Source::Oracle => cluster.oracle.is_some(),
+        Source::Ahead => cluster.ahead.is_some(),
         Source::Drafters => true,
     };
     let (settings, left_out): (Vec<Setting>, Vec<Setting>) =
         (Setting::all(cluster.exits).into_iter()).partition(possible);
     let left_out = left_out.iter().map(|setting| LeftOut {
         name: setting.name(),
-        reason: NO_ORACLE,
+        reason: OWN_DRAFTERS,
     });
     let mut check = Check {
         max_new_tokens: args.max_new_tokens,
@@ -142,7 +146,9 @@ impl Check {
             .collect();
         self.progress.set_message("plain decoding");
         let server = self.cluster.drafted.clone();
-        let plain = self.generate(&server, requests.clone()).await?;
+        let plain = self
+            .generate(&server, requests.clone(), CONCURRENCY)
+            .await?;
         for setting in settings.iter().filter(|s| s.sampling == sampling) {
             self.progress.set_message(setting.name());
             self.setting(setting, &requests, &plain).await?;
@@ -165,16 +171,23 @@ impl Check {
                 setting.request(asked, number, (plain, cut.tokens))
             })
             .collect();
-        let server = match (setting.source, &self.cluster.oracle) {
-            (Source::Oracle, Some(oracle)) => {
+        let cluster = &self.cluster;
+        let server = match (setting.source, &cluster.oracle, &cluster.ahead) {
+            (Source::Oracle, Some(oracle), _) => {
                 for (request, plain) in requests.iter().zip(plain) {
                     oracle.truth.tell(&request.request_id, &plain.token_ids);
                 }
-                oracle.client.clone()
+                &oracle.client
             }
-            _ => self.cluster.drafted.clone(),
+            (Source::Ahead, _, Some(ahead)) => ahead,
+            _ => &cluster.drafted,
         };
-        let runs = self.generate(&server, requests).await?;
+        let server = server.clone();
+        let at_once = match setting.source {
+            Source::Ahead => CONCURRENCY_AHEAD,
+            Source::Drafters | Source::Oracle => CONCURRENCY,
+        };
+        let runs = self.generate(&server, requests, at_once).await?;
         let mut row = Row::new(setting);
         for (index, run) in runs.iter().enumerate() {
             let (prompt, plain) = (&self.prompts[index], &plain[index]);
@@ -193,11 +206,12 @@ impl Check {
         Ok(())
     }
 
-    /// Runs requests, several at once; the answers are in their order.
+    /// Runs requests, `at_once` at a time; the answers are in their order.
     async fn generate(
         &self,
         server: &Client,
         requests: Vec<GenerateRequest>,
+        at_once: usize,
     ) -> Result<Vec<Generated>> {
         let one = async |request| {
             let generated = server.clone().generate(request, &mut |_| ()).await;
@@ -206,7 +220,7 @@ impl Check {
         };
         stream::iter(requests)
             .map(one)
-            .buffered(CONCURRENCY)
+            .buffered(at_once)
             .try_collect()
             .await
     }

@@ -2,7 +2,7 @@
 
 use super::{
     comparison::{Expected, What},
-    setting::Setting,
+    setting::{Setting, Source},
 };
 use crate::client::Generated;
 use dssd_proto::v1::PlainRoundCount;
@@ -10,6 +10,8 @@ use serde::Serialize;
 
 /// Accepted and rejected tokens that a setting must have seen, for its sameness to prove anything.
 const ENOUGH: u64 = 1000;
+/// Tokens drafted ahead that a setting with work ahead must have used.
+const ENOUGH_AHEAD: u64 = 20;
 /// Drafter losses and stale proposals that a check with faults must have counted.
 const ENOUGH_LOSSES: u64 = 100;
 const ENOUGH_STALE: u64 = 1000;
@@ -61,6 +63,9 @@ pub(super) struct Row {
     pub(super) plain_rounds: u64,
     pub(super) stale_proposals: u64,
     pub(super) drafter_losses: u64,
+    /// Drafted tokens that had been drafted before they were asked for; none where drafters do
+    /// not work ahead.
+    pub(super) ahead: Option<u64>,
     /// The policy may choose not to draft, so that few drafted tokens are no failure.
     pub(super) adaptive: bool,
 }
@@ -71,6 +76,7 @@ impl Row {
         Self {
             name: setting.name(),
             adaptive: setting.is_adaptive(),
+            ahead: (setting.source == Source::Ahead).then_some(0),
             ..Self::default()
         }
     }
@@ -86,6 +92,9 @@ impl Row {
         let count = |rounds: &PlainRoundCount| rounds.count;
         self.plain_rounds += speculation.plain_rounds.iter().map(count).sum::<u64>();
         self.stale_proposals += speculation.stale_proposals;
+        if let Some(ahead) = &mut self.ahead {
+            *ahead += speculation.num_ahead_tokens;
+        }
         self.drafter_losses += speculation.drafter_losses;
     }
 }
@@ -128,10 +137,15 @@ impl Report {
             return;
         }
         for row in self.settings.iter().filter(|row| !row.adaptive) {
-            for (count, what) in [(row.accepted, "accepted"), (row.rejected, "rejected")] {
-                if count < ENOUGH {
+            let counts = [
+                (Some(row.accepted), ENOUGH, "accepted tokens"),
+                (Some(row.rejected), ENOUGH, "rejected tokens"),
+                (row.ahead, ENOUGH_AHEAD, "tokens drafted ahead"),
+            ];
+            for (count, enough, what) in counts {
+                if let Some(count) = count.filter(|&count| count < enough) {
                     self.failures.push(format!(
-                        "`{}` had {count} {what} tokens; fewer than {ENOUGH} prove nothing",
+                        "`{}` had {count} {what}; fewer than {enough} prove nothing",
                         row.name
                     ));
                 }
@@ -181,6 +195,27 @@ mod tests {
         assert_eq!(judged(true, true), 0);
         assert_eq!(judged(false, false), 1);
         assert_eq!(judged(false, true), 3);
+    }
+
+    #[test]
+    fn work_ahead_that_gave_nothing_proves_nothing() {
+        let failures = |ahead| {
+            let mut report = Report {
+                settings: vec![Row {
+                    accepted: 1000,
+                    rejected: 1000,
+                    ahead,
+                    ..Row::default()
+                }],
+                ..Report::default()
+            };
+            report.judge(false, false);
+            report.failures.len()
+        };
+        assert_eq!(
+            [failures(None), failures(Some(20)), failures(Some(19))],
+            [0, 0, 1]
+        );
     }
 
     #[test]

@@ -28,6 +28,8 @@ pub(super) enum Sampling {
 pub(super) enum Source {
     /// The drafters of the server.
     Drafters,
+    /// Drafters that always work ahead.
+    Ahead,
     /// A drafter that knows the plain run.
     Oracle,
 }
@@ -153,6 +155,10 @@ impl Setting {
             asks,
             ..setting(row)
         };
+        let ahead = |row| Self {
+            source: Source::Ahead,
+            ..setting(row)
+        };
         let oracle = |sampling| Self {
             source: Source::Oracle,
             ..setting((sampling, None))
@@ -174,6 +180,15 @@ impl Setting {
             setting((TopKMinP, entropy(2.5))),
             setting((Everything, fixed(1, 4))),
             asking(Asks::Rest, (Everything, fixed(0, 3))),
+            ahead((Greedy, fixed(0, 4))),
+            ahead((Greedy, entropy(3.0))),
+            ahead((Greedy, Some(PolicySpec::Auto))),
+            ahead((Temperature, fixed(0, 3))),
+            ahead((Temperature, Some(PolicySpec::Del))),
+            ahead((TopP, Some(PolicySpec::Auto))),
+            ahead((TopP, max_probability(1, 0.2, true))),
+            ahead((TopKMinP, ada_edl(0, true))),
+            ahead((Everything, fixed(1, 4))),
             oracle(Greedy),
             oracle(Everything),
         ];
@@ -183,6 +198,8 @@ impl Setting {
                 setting((Greedy, Some(PolicySpec::Agreement { epsilon: 0.7 }))),
                 setting((Temperature, Some(PolicySpec::Agreement { epsilon: 0.6 }))),
                 setting((Temperature, Some(PolicySpec::Product { head, least: 0.3 }))),
+                ahead((Greedy, Some(PolicySpec::Agreement { epsilon: 0.8 }))),
+                ahead((Temperature, Some(PolicySpec::Product { head, least: 0.3 }))),
             ]);
         }
         settings
@@ -192,21 +209,25 @@ impl Setting {
     pub(super) fn name(&self) -> String {
         let drafts = match (self.source, self.policy) {
             (Source::Oracle, _) => "oracle drafter".to_owned(),
-            (Source::Drafters, Some(policy)) => policy.to_string(),
-            (Source::Drafters, None) => "default policy".to_owned(),
+            (_, Some(policy)) => policy.to_string(),
+            (_, None) => "default policy".to_owned(),
+        };
+        let ahead = match self.source {
+            Source::Ahead => "; working ahead",
+            Source::Drafters | Source::Oracle => "",
         };
         let asks = match self.asks {
             Asks::Answer => "",
             Asks::Logprobs => "; log-probabilities",
             Asks::Rest => "; resumed",
         };
-        format!("{}; {drafts}{asks}", self.sampling.name())
+        format!("{}; {drafts}{ahead}{asks}", self.sampling.name())
     }
 
     /// Whether the policy may choose not to draft; a server's default may, too.
     pub(super) fn is_adaptive(&self) -> bool {
         let chooses = matches!(self.policy, None | Some(PolicySpec::Auto));
-        chooses && self.source == Source::Drafters
+        chooses && self.source != Source::Oracle
     }
 
     /// Whether log-probabilities are compared, too.

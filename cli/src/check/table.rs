@@ -9,19 +9,20 @@ impl Report {
         let names = self.settings.iter().map(|row| row.name.len());
         let width = names.chain(left_out).max().unwrap_or_default();
         println!(
-            "{:width$} {:>9} {:>9} {:>9} {:>9} {:>7} {:>7}",
-            "setting", "tokens", "accepted", "rejected", "plain", "stale", "losses"
+            "{:width$} {:>9} {:>9} {:>9} {:>9} {:>7} {:>7} {:>7}",
+            "setting", "tokens", "accepted", "rejected", "plain", "stale", "losses", "ahead"
         );
         for row in &self.settings {
             println!(
-                "{:width$} {:>9} {:>9} {:>9} {:>9} {:>7} {:>7}",
+                "{:width$} {:>9} {:>9} {:>9} {:>9} {:>7} {:>7} {:>7}",
                 row.name,
                 row.tokens,
                 row.accepted,
                 row.rejected,
                 row.plain_rounds,
                 row.stale_proposals,
-                row.drafter_losses
+                row.drafter_losses,
+                row.ahead.unwrap_or(0)
             );
         }
         for left_out in &self.left_out {

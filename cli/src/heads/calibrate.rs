@@ -116,6 +116,7 @@ pub(super) fn run(mut args: CalibrateArgs) -> Result<bool> {
     let (checkpoint, tokenizer) = open_model(args.model.as_deref())?;
     let mut heads = ExitHeads::open(&args.heads, &checkpoint)?;
     heads.calibration = None;
+    args.documents.check(&heads)?;
     let window = args
         .window
         .unwrap_or(checkpoint.config().max_positions.min(256));

@@ -3,7 +3,7 @@
 use super::progress;
 use anyhow::{Context as _, Result};
 use clap::ValueEnum;
-use dssd_common::checkpoint::Checkpoint;
+use dssd_common::{checkpoint::Checkpoint, exit::ExitHeads};
 use dssd_heads::{
     calibrate::Window,
     corpus::{Corpus, Encoder, HELD_OUT_SHARE, held_out},
@@ -21,6 +21,19 @@ pub(super) enum Documents {
 }
 
 impl Documents {
+    /// Whether these heads were trained without the held-out documents, where those are meant.
+    ///
+    /// # Errors
+    /// If they were not.
+    pub(super) fn check(self, heads: &ExitHeads) -> Result<()> {
+        anyhow::ensure!(
+            self == Self::All || heads.held_out_share == HELD_OUT_SHARE,
+            "--documents held-out: no such documents were kept from these heads; give text that they \
+             never saw, and --documents all"
+        );
+        Ok(())
+    }
+
     /// Their windows, until these hold `tokens` tokens.
     ///
     /// # Errors

@@ -99,6 +99,7 @@ impl Generation {
             stop_reason: DraftStopReason::MaxDraft.into(),
             draft_us: 0,
             load: Some(DrafterLoad::default()),
+            ..Proposal::default()
         }))
     }
 }

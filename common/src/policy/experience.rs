@@ -1,6 +1,6 @@
 //! What drafts taught: how often each head is right at an entropy, and what everything costs.
 
-use super::{Outcome, rates::Rates};
+use super::{AheadRecord, HeadAgreement, Outcome, rates::Rates};
 use crate::exit::{AcceptanceTable, Calibration};
 
 /// Width of an entropy bin, nats.
@@ -20,15 +20,26 @@ const NEWEST: f64 = 0.1;
 #[derive(Clone, Debug)]
 pub struct Experience {
     calibration: Option<Calibration>,
-    heads: Vec<[Bin; BINS]>,
+    heads: Vec<Head>,
     /// What steps cost.
     pub costs: Costs,
     /// What rounds brought, by how they were drafted.
     pub rates: Rates,
+    /// What working ahead brought.
+    pub ahead: AheadRecord,
+}
+
+/// One head, by entropy.
+#[derive(Clone, Debug, Default)]
+struct Head {
+    bins: [Bin; BINS],
+    judged: u64,
+    adrift: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Bin {
+    weight: f64,
     accepted: f64,
     promised: f64,
 }
@@ -50,7 +61,8 @@ impl Experience {
         Self {
             rates: Rates::new(heads),
             calibration,
-            heads: vec![[Bin::default(); BINS]; heads],
+            heads: vec![Head::default(); heads],
+            ahead: AheadRecord::default(),
             costs: Costs {
                 bands: vec![None; heads],
                 exits: vec![None; heads],
@@ -68,7 +80,7 @@ impl Experience {
     /// promised, corrected by what was seen near that entropy.
     pub fn acceptance(&self, head: usize, entropy: f32, temperature: f64) -> f64 {
         let promised = self.promised(head, entropy, temperature);
-        let Some(bin) = self.heads.get(head).map(|bins| bins[bin_of(entropy)]) else {
+        let Some(bin) = self.heads.get(head).map(|head| head.bins[bin_of(entropy)]) else {
             return promised;
         };
         // The curve inside a bin stays; its level moves.
@@ -82,14 +94,50 @@ impl Experience {
         let judged = outcome.drafted.iter().take(outcome.accepted + 1);
         for (index, drafted) in judged.enumerate() {
             let promised = self.promised(drafted.head, drafted.entropy, temperature);
-            let Some(bins) = self.heads.get_mut(drafted.head) else {
+            let Some(head) = self.heads.get_mut(drafted.head) else {
                 continue;
             };
-            let bin = &mut bins[bin_of(drafted.entropy)];
+            head.judged += 1;
+            let bin = &mut head.bins[bin_of(drafted.entropy)];
             let right = f64::from(u8::from(index < outcome.accepted));
+            bin.weight = MEMORY * bin.weight + 1.0;
             bin.accepted = MEMORY * bin.accepted + right;
             bin.promised = MEMORY * bin.promised + promised;
         }
+    }
+
+    /// How the drafted tokens of each head fared, from the shallowest.
+    pub fn agreements(&self) -> impl Iterator<Item = HeadAgreement> {
+        let is_calibrated = self.calibration.is_some();
+        self.heads.iter().map(move |head| {
+            let sum = |part: fn(&Bin) -> f64| head.bins.iter().map(part).sum();
+            HeadAgreement {
+                judged: head.judged,
+                weight: sum(|bin| bin.weight),
+                accepted: sum(|bin| bin.accepted),
+                promised: sum(|bin| bin.promised),
+                is_calibrated,
+            }
+        })
+    }
+
+    /// Observed minus calibrated acceptance of a head; none without a calibration, or before the
+    /// first token.
+    pub fn drift(&self, head: usize) -> Option<f64> {
+        self.agreements().nth(head)?.drift()
+    }
+
+    /// Heads whose acceptance has left the calibrated band since this was asked last. A head is
+    /// told of again only after it has returned.
+    pub fn newly_adrift(&mut self) -> Vec<(usize, HeadAgreement)> {
+        let agreements: Vec<HeadAgreement> = self.agreements().collect();
+        let heads = self.heads.iter_mut().zip(agreements).enumerate();
+        let left = heads.filter_map(|(index, (head, agreement))| {
+            let before = head.adrift;
+            head.adrift = agreement.is_adrift(before);
+            (head.adrift && !before).then_some((index, agreement))
+        });
+        left.collect()
     }
 
     /// What the calibration says, or a cautious guess: a head of entropy H names each of about
@@ -157,7 +205,8 @@ fn known(costs: &[Option<f64>], index: usize) -> Option<f64> {
     })
 }
 
-fn running(mean: Option<f64>, newest: f64) -> f64 {
+/// A running mean with its newest value.
+pub(super) fn running(mean: Option<f64>, newest: f64) -> f64 {
     mean.map_or(newest, |mean| mean + NEWEST * (newest - mean))
 }
 

@@ -6,9 +6,11 @@
 //! is gathered in an [`Experience`], which policies may look at.
 
 mod adaedl;
+mod ahead;
 mod auto;
 mod confidence;
 mod del;
+mod drift;
 mod entropy;
 mod experience;
 mod fixed;
@@ -16,9 +18,11 @@ mod product;
 mod rates;
 mod spec;
 
+pub use ahead::AheadRecord;
+pub use drift::HeadAgreement;
 pub use experience::{Costs, Experience};
 pub use rates::{Choice, Rates};
-pub use spec::{DEFAULT_AGREEMENT, DEFAULT_FIXED_TOKENS, PolicySettings, PolicySpec};
+pub use spec::{DEFAULT_FIXED_TOKENS, PolicySettings, PolicySpec};
 
 use crate::{entropy::Summary, exit::Calibration};
 
@@ -98,7 +102,7 @@ pub struct Outcome<'a> {
 }
 
 /// A rule for the drafts of one sequence. Implementations are small values without I/O.
-pub trait Policy: Send + std::fmt::Debug {
+pub trait Policy: Duplicate + Send + std::fmt::Debug {
     /// Tokens after which a draft ends in any case.
     fn max_draft_tokens(&self) -> usize;
 
@@ -115,6 +119,18 @@ pub trait Policy: Send + std::fmt::Debug {
 
     /// After the round of a draft, also of an empty one.
     fn learn(&mut self, _outcome: Outcome<'_>, _experience: &mut Experience) {}
+}
+
+/// Copies of a [`Policy`] of unknown type.
+pub trait Duplicate {
+    /// Another one in the same state.
+    fn duplicate(&self) -> Box<dyn Policy>;
+}
+
+impl<P: Policy + Clone + 'static> Duplicate for P {
+    fn duplicate(&self) -> Box<dyn Policy> {
+        Box::new(self.clone())
+    }
 }
 
 #[cfg(test)]

@@ -3,6 +3,8 @@ use crate::exit::{AcceptanceTable, HeadCalibration, Threshold};
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
+mod auto;
+
 fn summary(entropy: f32, valid: bool) -> Summary {
     Summary {
         argmax: 0,
@@ -211,90 +213,6 @@ fn experience(p: f64) -> Experience {
     experience
 }
 
-/// Lengths of the drafts of `auto`, and its tokens per second, over `rounds` rounds in a world
-/// where each token is right with probability `p` and a round costs what `experience` says.
-fn world(p: f64, rounds: usize) -> (Vec<usize>, f64) {
-    let mut experience = experience(p);
-    let mut policy = built("auto", &[2, 4]);
-    let mut random = ChaCha8Rng::seed_from_u64(1);
-    let (mut lengths, mut tokens, mut seconds) = (Vec::new(), 0.0, 0.0);
-    for _ in 0..rounds {
-        let mut drafted = Vec::new();
-        let mut round = 0.01;
-        if policy.begin(&experience).is_none() {
-            round += 1e-4;
-            let entry = usize::from(!policy.reads(0));
-            let mut head = entry;
-            while drafted.len() < 8 {
-                round += 0.001 * if head > entry { 1.0 } else { (1 + head) as f64 };
-                let decision = policy.decide(ExitView {
-                    head,
-                    deepest: head == 1,
-                    summary: &summary(1.5, true),
-                    drafted: drafted.len(),
-                    experience: &experience,
-                });
-                match decision {
-                    Decision::Deeper => {
-                        head += 1;
-                        continue;
-                    }
-                    Decision::Stop(_) => break,
-                    Decision::Emit | Decision::EmitLast => {
-                        drafted.push(Drafted { head, entropy: 1.5 });
-                    }
-                }
-                if decision == Decision::EmitLast {
-                    break;
-                }
-                head = entry;
-            }
-        }
-        let accepted = drafted.iter().take_while(|_| random.random_bool(p)).count();
-        round += 1e-4 * drafted.len() as f64;
-        let outcome = Outcome {
-            drafted: &drafted,
-            accepted,
-            committed: accepted + 1,
-            seconds: round,
-        };
-        experience.learn(outcome, 0.0);
-        policy.learn(outcome, &mut experience);
-        lengths.push(drafted.len());
-        tokens += accepted as f64 + 1.0;
-        seconds += round;
-    }
-    (lengths, tokens / seconds)
-}
-
-/// The best rate of drafts of one length at the first head, in the same world.
-fn best_rate(p: f64) -> f64 {
-    let rate = |length: i32| {
-        let tokens = (1.0 - p.powi(length + 1)) / (1.0 - p);
-        let seconds = 0.01 + f64::from(length) * 0.0011 + if length > 0 { 1e-4 } else { 0.0 };
-        tokens / seconds
-    };
-    (0..=8).map(rate).fold(0.0, f64::max)
-}
-
-#[test]
-fn auto_drafts_as_long_as_it_pays_and_not_at_all_where_it_does_not() {
-    for p in [0.95, 0.8, 0.6] {
-        let (_, rate) = world(p, 2000);
-        let best = best_rate(p);
-        assert!(rate > 0.93 * best, "p {p}: {rate} of {best}");
-    }
-    let mean = |p| {
-        let (lengths, _) = world(p, 400);
-        lengths.iter().sum::<usize>() as f64 / 400.0
-    };
-    assert!(mean(0.95) > 2.0 * mean(0.6));
-    let (lengths, rate) = world(0.02, 1000);
-    let drafts = lengths[100..].iter().filter(|&&length| length > 0).count();
-    assert!(drafts <= 60, "{drafts} of 900 rounds, tries included");
-    assert!(rate > 0.97 * best_rate(0.02), "{rate}");
-}
-
 #[test]
 fn every_choice_is_tried_and_the_best_is_kept() {
     let mut rates = Experience::new(3, None).rates;
@@ -376,6 +294,59 @@ fn experience_corrects_what_was_promised() {
         (experience.acceptance(0, 5.0, 0.0) - 0.9).abs() < 1e-9,
         "nor are other entropies"
     );
+}
+
+#[test]
+fn a_head_that_leaves_its_calibration_is_told_of_once_until_it_returns() {
+    let mut experience = experience(0.9);
+    let mut told = Vec::new();
+    let mut learn = |right: usize, rounds: usize| {
+        let drafted = [Drafted {
+            head: 1,
+            entropy: 1.5,
+        }];
+        for round in 0..rounds {
+            let accepted = usize::from(round % 10 < right);
+            let outcome = Outcome {
+                drafted: &drafted,
+                accepted,
+                committed: accepted + 1,
+                seconds: 0.01,
+            };
+            experience.learn(outcome, 0.0);
+            told.extend(experience.newly_adrift().into_iter().map(|(head, _)| head));
+        }
+        (told.clone(), experience.drift(1))
+    };
+    let (told, drift) = learn(9, 300);
+    assert_eq!(told, [0; 0], "as promised");
+    assert!(drift.unwrap().abs() < 0.02, "{drift:?}");
+    let (told, drift) = learn(5, 400);
+    assert_eq!(told, [1]);
+    assert!((drift.unwrap() + 0.4).abs() < 0.05, "{drift:?}");
+    assert_eq!(learn(9, 1000).0, [1], "back again");
+    assert_eq!(learn(5, 400).0, [1, 1]);
+    assert_eq!(experience.drift(0), None, "never judged");
+    assert_eq!(experience.agreements().nth(1).unwrap().judged, 2100);
+}
+
+#[test]
+fn a_copy_goes_its_own_way() {
+    let mut policy = built("adaedl:0", &[2]);
+    let mut copy = policy.duplicate();
+    let drafted = [Drafted {
+        head: 0,
+        entropy: 1.0,
+    }];
+    let wrong = Outcome {
+        drafted: &drafted,
+        accepted: 0,
+        committed: 1,
+        seconds: 0.01,
+    };
+    copy.learn(wrong, &mut Experience::new(1, None));
+    assert_ne!(decide(copy.as_mut(), 0, true, 1.79), Decision::Emit);
+    assert_eq!(decide(policy.as_mut(), 0, true, 1.79), Decision::Emit);
 }
 
 #[test]

@@ -3,10 +3,13 @@
 use super::{Dtype, KvMemory, LogFormat, ModelSettings, Switch, parse_seconds};
 use crate::{
     Error, Result,
-    policy::{DEFAULT_POLICY, PolicySpec},
+    policy::{DEFAULT_POLICY, PolicySettings, PolicySpec},
 };
 use clap::{Arg, Args, CommandFactory, FromArgMatches, builder::Resettable};
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+/// The policy that has a target agreement.
+const ENTROPY: &str = "entropy";
 
 // No doc comment here: clap would show it as the description of a service.
 #[expect(
@@ -44,9 +47,12 @@ pub struct ServeArgs {
         default_value = "256"
     )]
     pub max_step_rows: usize,
-    /// Draft policy where none is named: auto, off, fixed:HEAD:TOKENS, entropy:NATS, entropy@AGREEMENT, max-prob:HEAD:P, adaedl:HEAD, product:HEAD:P or del
-    #[arg(long, env = "DSSD_POLICY", default_value = DEFAULT_POLICY)]
-    pub policy: String,
+    /// Draft policy where none is named: auto, off, fixed:HEAD:TOKENS, entropy, entropy:NATS, entropy@AGREEMENT, max-prob:HEAD:P, adaedl:HEAD, product:HEAD:P or del [default: auto]
+    #[arg(long, env = "DSSD_POLICY")]
+    pub policy: Option<String>,
+    /// Agreement that `entropy` drafts for where none is named, above 0 and below 1; without --policy, the policy is `entropy`
+    #[arg(long, env = "DSSD_TARGET_AGREEMENT", value_name = "E")]
+    pub target_agreement: Option<f32>,
     /// Longest draft, in tokens
     #[arg(long, env = "DSSD_MAX_DRAFT_TOKENS", value_name = "N")]
     pub max_draft_tokens: u32,
@@ -71,7 +77,26 @@ impl ServeArgs {
         check_positive("--max-step-rows", self.max_step_rows)?;
         check_positive("--max-draft-tokens", self.max_draft_tokens as usize)?;
         check_positive("--threads", self.threads.unwrap_or(1))?;
-        self.policy.parse()
+        self.default_policy()
+    }
+
+    fn default_policy(&self) -> Result<PolicySpec> {
+        let target_agreement = self.target_agreement;
+        let unsaid = target_agreement.map_or(DEFAULT_POLICY, |_| ENTROPY);
+        let name = self.policy.as_deref().unwrap_or(unsaid);
+        if target_agreement.is_some() && name != ENTROPY {
+            return Err(Error::InvalidParameter {
+                field: "--target-agreement",
+                reason: format!(
+                    "belongs to policy `{ENTROPY}`, and --policy says `{name}`: leave one of them out"
+                ),
+            });
+        }
+        let settings = PolicySettings {
+            target_agreement,
+            ..PolicySettings::default()
+        };
+        PolicySpec::from_settings(name, settings)
     }
 
     /// How the model is held, cut into bands at `band_ends`.
@@ -120,4 +145,47 @@ pub fn default_settings<C: CommandFactory + FromArgMatches>() -> Result<C> {
             field: "command line",
             reason: error.to_string(),
         })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    #[command(
+        mut_arg("listen", |arg| or_else(arg, "127.0.0.1:1")),
+        mut_arg("max_sequences", |arg| or_else(arg, "1")),
+        mut_arg("max_draft_tokens", |arg| or_else(arg, "1")),
+        mut_arg("drain_timeout", |arg| or_else(arg, "1"))
+    )]
+    struct Flags {
+        #[command(flatten)]
+        serve: ServeArgs,
+    }
+
+    fn policy(flags: &[&str]) -> Result<String> {
+        let flags = Flags::try_parse_from([&["service"], flags].concat()).unwrap();
+        Ok(flags.serve.check()?.to_string())
+    }
+
+    #[test]
+    fn a_target_agreement_makes_the_policy_entropy_and_contradicts_any_other() {
+        assert_eq!(policy(&[]).unwrap(), "auto");
+        assert_eq!(policy(&["--policy", "fixed:0:4"]).unwrap(), "fixed:0:4");
+        assert_eq!(policy(&["--policy", "entropy"]).unwrap(), "entropy@0.9");
+        let target = ["--target-agreement", "0.8"];
+        assert_eq!(policy(&target).unwrap(), "entropy@0.8");
+        let with = |name| policy(&[&target[..], &["--policy", name]].concat());
+        assert_eq!(with("entropy").unwrap(), "entropy@0.8");
+        for other in ["auto", "fixed:0:4", "entropy@0.8", "entropy:2"] {
+            let error = with(other).unwrap_err().to_string();
+            assert!(
+                error.contains("--target-agreement") && error.contains(other),
+                "{error}"
+            );
+        }
+        let error = policy(&["--target-agreement", "1"]).unwrap_err();
+        assert!(error.to_string().contains("below 1"), "{error}");
+    }
 }

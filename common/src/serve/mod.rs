@@ -17,4 +17,4 @@ pub use logging::{init_logging, warn_unknown_variables};
 pub use memory::KvMemory;
 pub use model::{LoadedModel, ModelSettings, open_model};
 pub use process::{ServiceError, load_blocking, run_process};
-pub use settings::{Dtype, LogFormat, Switch, parse_seconds};
+pub use settings::{Dtype, LogFormat, Switch, WorkAhead, parse_seconds};

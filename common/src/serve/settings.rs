@@ -70,6 +70,18 @@ words! {
     }
 }
 
+words! {
+    /// Whether a drafter drafts on while its verifier runs.
+    WorkAhead("work_ahead") {
+        /// Where it is measured to pay, and the verifier runs on another machine.
+        Auto = "auto",
+        /// Always.
+        On = "on",
+        /// Never.
+        Off = "off",
+    }
+}
+
 impl Dtype {
     /// What [`crate::model::DecoderOptions::compute`] wants.
     pub fn compute(self) -> Option<WeightType> {

@@ -1,5 +1,6 @@
 //! The engine: one thread that owns the shallow layers and drafts for all streams, band by band.
 
+mod foresight;
 mod scheduler;
 mod sequence;
 
@@ -8,10 +9,11 @@ use dssd_common::{
     kv::KvCache,
     model::Decoder,
     policy::{Experience, PolicySpec},
+    serve::WorkAhead,
 };
-use dssd_proto::v1::{DrafterLoad, DrafterMessage, VerifierMessage};
+use dssd_proto::v1::{DrafterLoad, DrafterMessage, ExitHeadAgreement, VerifierMessage};
 use scheduler::Scheduler;
-use std::{sync::mpsc, thread};
+use std::{sync::mpsc, thread, time::Instant};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tonic::Status;
 
@@ -25,12 +27,32 @@ pub type Outbox = tokio::sync::mpsc::Sender<std::result::Result<DrafterMessage, 
 pub struct StreamKey(pub(crate) u64);
 
 pub(crate) enum Command {
-    Open(StreamKey, Outbox),
-    /// The permit is the stream's right to have one more message queued.
-    Message(StreamKey, Box<VerifierMessage>, OwnedSemaphorePermit),
+    Open(StreamKey, Peer),
+    Message(StreamKey, Incoming),
     Close(StreamKey),
-    Load(oneshot::Sender<DrafterLoad>),
+    Describe(oneshot::Sender<Condition>),
     Shutdown,
+}
+
+/// The other end of a stream.
+pub(crate) struct Peer {
+    pub(crate) outbox: Outbox,
+    /// Whether it runs on this machine, as far as can be known.
+    pub(crate) same_host: bool,
+}
+
+/// A message as it waits for the engine.
+pub(crate) struct Incoming {
+    pub(crate) message: Box<VerifierMessage>,
+    pub(crate) arrived: Instant,
+    /// The stream's right to have one more message queued.
+    pub(crate) _permit: OwnedSemaphorePermit,
+}
+
+/// How the engine fares.
+pub(crate) struct Condition {
+    pub(crate) load: DrafterLoad,
+    pub(crate) exit_heads: Vec<ExitHeadAgreement>,
 }
 
 /// The way to the engine. Each stream may have a bounded number of messages queued, and streams
@@ -50,6 +72,8 @@ pub struct EngineParts {
     pub default_policy: PolicySpec,
     /// What drafts taught: empty but for the heads' calibration.
     pub experience: Experience,
+    /// Whether drafts go on while the verifier runs.
+    pub work_ahead: WorkAhead,
     /// What sessions check messages against.
     pub profile: DrafterProfile,
     /// Streams at once.
@@ -85,13 +109,13 @@ impl EngineHandle {
         self.commands.send(command).is_ok()
     }
 
-    /// How busy the engine is.
+    /// How the engine fares.
     ///
     /// # Errors
     /// If it has ended.
-    pub async fn load(&self) -> Result<DrafterLoad> {
+    pub(crate) async fn condition(&self) -> Result<Condition> {
         let (reply, answer) = oneshot::channel();
-        self.send(Command::Load(reply));
+        self.send(Command::Describe(reply));
         answer.await.map_err(|_| Error::Draining)
     }
 

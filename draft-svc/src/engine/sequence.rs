@@ -1,6 +1,6 @@
 //! One stream's draft: its session, its policy, and how deep the next token has come.
 
-use super::{EngineParts, Outbox, StreamKey};
+use super::{EngineParts, Outbox, Peer, StreamKey, foresight::Foresight};
 use crate::{Error, Result, session::DraftSession};
 use dssd_common::{
     kv::{KvCache, SequenceId},
@@ -13,10 +13,16 @@ use std::time::Duration;
 pub(super) struct Sequence {
     pub(super) key: StreamKey,
     pub(super) outbox: Outbox,
+    /// Whether the verifier shares this machine.
+    pub(super) same_host: bool,
     pub(super) session: DraftSession,
     pub(super) drafting: Option<Drafting>,
     /// The exit whose band the next token's row goes through next, once it has been fed.
     pub(super) depth: usize,
+    /// Exits before this one have said their part of the next token already.
+    pub(super) decided: usize,
+    /// What was drafted ahead of the next Commit.
+    pub(super) foresight: Option<Foresight>,
     /// The last draft that was sent, until a Commit tells what became of it.
     pub(super) proposed: Option<Proposed>,
     /// Since when the sequence has had something to do.
@@ -133,42 +139,69 @@ impl Drafting {
 }
 
 impl Sequence {
-    pub(super) fn new(key: StreamKey, outbox: Outbox, session: DraftSession) -> Self {
+    pub(super) fn new(key: StreamKey, peer: Peer, session: DraftSession) -> Self {
         Self {
             key,
-            outbox,
+            outbox: peer.outbox,
+            same_host: peer.same_host,
             session,
             drafting: None,
             depth: 0,
+            decided: 0,
+            foresight: None,
             proposed: None,
             waiting_since: Duration::ZERO,
         }
     }
 
+    /// The next token's row begins at the first exit.
+    pub(super) fn restart_row(&mut self) {
+        self.depth = 0;
+        self.decided = 0;
+    }
+
+    /// Whether the exit at the end of a band is to be read for the next token.
+    pub(super) fn reads(&self, band: usize) -> bool {
+        let policy = if self.session.ahead().is_some() {
+            self.foresight.as_ref().map(|foresight| &foresight.policy)
+        } else {
+            let drafting = self.drafting.as_ref();
+            drafting.and_then(|drafting| drafting.policy.as_ref())
+        };
+        band >= self.decided && policy.is_some_and(|policy| policy.reads(band))
+    }
+
     /// What to run next, in at most `budget` rows; `None` if there is nothing to do.
     pub(super) fn want(&self, kv: &KvCache, budget: usize) -> Option<Want> {
-        let drafting = self.drafting.as_ref()?;
         let plan = self.session.plan();
-        if !plan.feed.is_empty() {
-            let rows = plan.feed.len().min(budget);
-            let tokens = plan.feed[..rows].to_vec();
-            let decides = rows == plan.feed.len() && plan.goal.is_some();
+        self.rows(plan.feed, plan.goal.is_some(), kv, budget)
+    }
+
+    /// The same for work ahead of the next Commit.
+    pub(super) fn want_ahead(&self, kv: &KvCache, budget: usize) -> Option<Want> {
+        let ahead = self.session.ahead()?;
+        self.rows(ahead.feed, true, kv, budget)
+    }
+
+    /// `decides`: whether a token is to follow the last row of `feed`.
+    fn rows(&self, feed: &[u32], decides: bool, kv: &KvCache, budget: usize) -> Option<Want> {
+        let id = self.drafting.as_ref()?.id;
+        let held = self.session.plan().truncate_to;
+        if !feed.is_empty() {
+            let rows = feed.len().min(budget);
             return Some(Want {
                 band: 0,
-                end: plan.truncate_to + rows,
-                tokens,
-                decides,
+                end: held + rows,
+                tokens: feed[..rows].to_vec(),
+                decides: decides && rows == feed.len(),
             });
         }
-        plan.goal?;
-        let end = plan.truncate_to;
-        let start = kv.len(drafting.id, self.depth);
-        let reached = end.min(start + budget);
-        Some(Want {
+        let reached = held.min(kv.len(id, self.depth) + budget);
+        decides.then(|| Want {
             band: self.depth,
             end: reached,
             tokens: Vec::new(),
-            decides: reached == end,
+            decides: reached == held,
         })
     }
 }
@@ -203,11 +236,16 @@ fn policy(
     let none = Speculation::default();
     let asked = speculation.unwrap_or(&none);
     let longest = parts.profile.max_draft_tokens as usize;
+    // Who asks for `entropy` alone leaves the target to the server.
+    let bare = asked.policy == "entropy" && asked.entropy_threshold.is_none();
+    let target = parts.default_policy.target_agreement().filter(|_| bare);
     let settings = PolicySettings {
         exit_head: asked.exit_head.map(|head| head as usize),
         tokens: asked.max_draft_tokens.map(|tokens| tokens as usize),
         entropy_threshold: asked.entropy_threshold,
-        target_agreement: asked.target_agreement,
+        target_agreement: asked
+            .target_agreement
+            .or(target.map(|target| target as f32)),
     };
     let spec = match asked.policy.as_str() {
         "" => parts.default_policy,

@@ -26,6 +26,8 @@ pub struct DraftGoal {
 pub(super) struct Draft {
     goal: DraftGoal,
     tokens: Vec<DraftedToken>,
+    /// How many of them had been foretold.
+    foretold: u32,
     /// Whether the context, not the Commit, limits its length.
     context_limited: bool,
 }
@@ -47,6 +49,7 @@ impl Draft {
         Self {
             goal,
             tokens: Vec::new(),
+            foretold: 0,
             context_limited: room < wanted,
         }
     }
@@ -59,8 +62,14 @@ impl Draft {
         self.tokens.is_empty()
     }
 
-    pub(super) fn push(&mut self, token: DraftedToken) {
+    /// Index of the next token.
+    pub(super) fn end(&self) -> usize {
+        self.goal.base_position + self.tokens.len()
+    }
+
+    pub(super) fn push(&mut self, token: DraftedToken, foretold: bool) {
         self.tokens.push(token);
+        self.foretold += u32::from(foretold);
     }
 
     pub(super) fn must_stop(&self, stop_tokens: &[u32], now: Duration) -> Option<DraftStopReason> {
@@ -94,6 +103,8 @@ impl Draft {
             stop_reason: reason.into(),
             draft_us: u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX),
             load: Some(load),
+            ahead_tokens: self.foretold,
+            discarded_ahead_tokens: 0,
         }
     }
 }

@@ -9,6 +9,7 @@
 //! row. The last drafted token has no keys and values yet. When a Commit comes, everything up
 //! to the first difference is kept.
 
+mod ahead;
 mod draft;
 mod refusal;
 
@@ -19,6 +20,8 @@ use dssd_proto::v1::{
     VerifierMessage, drafter_message::Message, verifier_message,
 };
 
+use ahead::Ahead;
+pub use ahead::AheadPlan;
 use draft::Draft;
 pub use draft::DraftGoal;
 pub use refusal::Refusal;
@@ -64,13 +67,18 @@ pub struct DraftSession {
     open: Option<Open>,
     /// Newest epoch seen; 0 before the first Commit.
     epoch: u64,
-    /// Committed tokens, and behind them tokens of the newest draft.
+    /// Committed tokens, behind them tokens of the newest draft, and then foretold ones.
     held: Vec<u32>,
     /// How many of `held` are committed: L. 0 while the drafter cannot follow.
     committed: usize,
     /// How many of `held` have keys and values.
     fed: usize,
     draft: Option<Draft>,
+    ahead: Option<Ahead>,
+    /// Length of the draft that was asked for last.
+    asked: u32,
+    /// Tokens drafted ahead in vain since the last Proposal.
+    discarded: u32,
     ready_sent: bool,
     /// Nobody wants drafts now, so what is committed runs when the next one begins: its rows would
     /// take time from whoever shares the processor.
@@ -88,6 +96,9 @@ impl DraftSession {
             committed: 0,
             fed: 0,
             draft: None,
+            ahead: None,
+            asked: 0,
+            discarded: 0,
             ready_sent: false,
             resting: false,
         }
@@ -98,12 +109,13 @@ impl DraftSession {
         self.open.as_ref()
     }
 
-    /// Committed tokens, then those of the draft in progress: the history of the next choice.
+    /// Committed tokens, then those of the draft in progress, or of the work ahead: the history
+    /// of the next choice.
     pub fn tokens(&self) -> &[u32] {
-        if self.draft.is_some() {
-            &self.held
-        } else {
-            &self.held[..self.committed]
+        match &self.draft {
+            Some(draft) => &self.held[..draft.end()],
+            None if self.ahead.is_some() => &self.held,
+            None => &self.held[..self.committed],
         }
     }
 
@@ -149,6 +161,7 @@ impl DraftSession {
         self.epoch = last_epoch;
         self.draft = None;
         self.hold(0, &tokens);
+        self.end_ahead();
         self.ready_sent = false;
         Ok(self.ready(load))
     }
@@ -170,9 +183,13 @@ impl DraftSession {
         self.draft = None;
         let first = commit.first_position as usize;
         if first > self.committed {
+            self.end_ahead();
             return Ok(Some(self.resync()));
         }
-        self.hold(first, &commit.token_ids);
+        let known = self.hold(first, &commit.token_ids);
+        if !known || !self.came_true() || commit.max_draft_tokens == 0 {
+            self.end_ahead();
+        }
         self.resting = commit.max_draft_tokens == 0;
         if commit.max_draft_tokens > 0 {
             self.begin(commit, now);
@@ -182,10 +199,10 @@ impl DraftSession {
 
     /// The engine gave up this session's KV cache.
     pub fn evicted(&mut self) -> DrafterMessage {
-        self.held.clear();
+        self.cut(0);
         self.committed = 0;
-        self.fed = 0;
         self.draft = None;
+        self.ahead = None;
         self.resync()
     }
 
@@ -194,29 +211,37 @@ impl DraftSession {
     /// runs nothing, once it has said Ready.
     pub fn plan(&self) -> Plan<'_> {
         let end = match &self.draft {
-            Some(_) => self.held.len(),
+            Some(draft) => draft.end(),
             None if self.resting && self.ready_sent => self.fed,
             None => self.committed.saturating_sub(1).max(self.fed),
         };
         Plan {
             truncate_to: self.fed,
-            feed: &self.held[self.fed..end],
+            // What was foretold may have run already.
+            feed: self.held.get(self.fed..end).unwrap_or_default(),
             goal: self.draft.as_ref().map(Draft::goal),
         }
     }
 
-    /// The engine ran the first `rows` tokens of the plan. Answers with Ready when the tokens
+    /// The engine ran the first `rows` tokens of the plan, or of the work ahead. Answers with Ready when the tokens
     /// of an Open are done.
     pub fn fed(&mut self, rows: usize, load: DrafterLoad) -> Option<DrafterMessage> {
-        self.fed += rows.min(self.plan().feed.len());
+        let ahead = self.ahead().map(|ahead| ahead.feed.len());
+        let most = ahead.unwrap_or_else(|| self.plan().feed.len());
+        self.fed += rows.min(most);
         self.ready(load)
     }
 
-    /// The engine chose the next token of the draft in progress.
+    /// The engine chose the next token of the draft in progress. If it was foretold, what was
+    /// foretold behind it stays.
     pub fn drafted(&mut self, token: DraftedToken) {
-        if let Some(draft) = &mut self.draft {
+        let Some(draft) = &mut self.draft else { return };
+        let end = draft.end();
+        let foretold = self.held.get(end) == Some(&token.token_id);
+        draft.push(token, foretold);
+        if !foretold {
+            self.cut(end);
             self.held.push(token.token_id);
-            draft.push(token);
         }
     }
 
@@ -234,34 +259,41 @@ impl DraftSession {
         load: DrafterLoad,
     ) -> Option<DrafterMessage> {
         let draft = self.draft.take()?;
+        self.cut(draft.end());
+        self.ahead = None;
         // A declined draft ends before its rows.
         self.resting = reason == DraftStopReason::Cost && draft.is_empty();
-        let proposal = draft.into_proposal(reason, now, load);
+        let mut proposal = draft.into_proposal(reason, now, load);
+        proposal.discarded_ahead_tokens = std::mem::take(&mut self.discarded);
         Some(DrafterMessage {
             message: Some(Message::Proposal(proposal)),
         })
     }
 
-    /// Commits `tokens` from position `first` on, which is at most `committed`.
-    fn hold(&mut self, first: usize, tokens: &[u32]) {
+    /// Commits `tokens` from position `first` on, which is at most `committed`. True if all were
+    /// held already.
+    fn hold(&mut self, first: usize, tokens: &[u32]) -> bool {
         let known = self.held[first..]
             .iter()
             .zip(tokens)
             .take_while(|(a, b)| a == b)
             .count();
         if known < tokens.len() {
-            self.held.truncate(first + known);
+            self.cut(first + known);
             self.held.extend_from_slice(&tokens[known..]);
-            self.fed = self.fed.min(first + known);
         }
         self.committed = first + tokens.len();
+        known == tokens.len()
     }
 
     fn begin(&mut self, commit: &Commit, now: Duration) {
-        // The row of the newest committed token must run to give the first choice.
-        self.held.truncate(self.committed);
-        self.fed = self.fed.min(self.committed.saturating_sub(1));
-        self.draft = Some(Draft::new(commit, &self.profile, now));
+        let draft = Draft::new(commit, &self.profile, now);
+        self.asked = draft.goal().max_draft_tokens;
+        self.draft = Some(draft);
+        if self.ahead.is_none() {
+            // The row of the newest committed token must run to give the first choice.
+            self.resume(true);
+        }
     }
 
     fn ready(&mut self, load: DrafterLoad) -> Option<DrafterMessage> {

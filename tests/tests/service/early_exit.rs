@@ -14,8 +14,12 @@ use dssd_proto::v1::{
 use tonic::Code;
 use tonic_types::StatusExt as _;
 
+type Change = fn(&mut Speculation);
+
 const TOKENS: u32 = 60;
 const LAYERS: u64 = 12;
+/// Layers before each head, and of the model.
+const DEPTHS: [u64; 5] = [2, 4, 7, 9, LAYERS];
 
 fn early_exit(change: impl FnOnce(&mut Speculation)) -> Option<Speculation> {
     let mut speculation = Speculation {
@@ -106,17 +110,17 @@ impl Slow {
         unreachable!("the last band is the end of the model")
     }
 
-    /// Tokens, and how many left at each head and at the end.
+    /// Tokens, and where each of them left (the number of heads: at the end).
     fn generate(
         &mut self,
         prompt: &[u32],
         params: SamplingParams,
         thresholds: &[Option<f32>],
-    ) -> (Vec<u32>, Vec<u64>) {
+    ) -> (Vec<u32>, Vec<usize>) {
         let vocabulary = self.model.decoder.vocabulary();
         let sampler = Sampler::new(params, vocabulary, Vec::new()).unwrap();
         let mut history = History::new(prompt, &[]);
-        let mut left = vec![0; thresholds.len() + 1];
+        let mut left = Vec::new();
         let mut scratch = Scratch::default();
         for &token in &prompt[..prompt.len() - 1] {
             self.next(token, thresholds);
@@ -124,7 +128,7 @@ impl Slow {
         while history.generated().len() < TOKENS as usize {
             let newest = *history.tokens().last().unwrap();
             let (head, logits) = self.next(newest, thresholds);
-            left[head] += 1;
+            left.push(head);
             history.push(sampler.choose(&logits, &history, &mut scratch).unwrap());
         }
         (history.generated().to_vec(), left)
@@ -137,6 +141,13 @@ async fn prompt_tokens(verifier: &Verifier) -> Vec<u32> {
     };
     let answer = client(verifier).await.tokenize(asked).await.unwrap();
     answer.into_inner().token_ids
+}
+
+/// Layers computed for tokens that leave at these depths: the end of the prompt goes through the
+/// whole model, and what later rows need of earlier ones is filled.
+fn computed_layers(depths: &[u64]) -> u64 {
+    let later = |at: usize| depths[at..].iter().max().copied().unwrap_or(0);
+    LAYERS + (1..depths.len()).map(later).sum::<u64>()
 }
 
 fn left(report: &v1::EarlyExit) -> Vec<u64> {
@@ -161,24 +172,28 @@ async fn tokens_are_those_of_the_first_confident_head() {
     ] {
         let mut slow = Slow::new();
         let thresholds = slow.thresholds(0.9);
-        let (tokens, counts) = slow.generate(&prompt, params, &thresholds);
+        let (tokens, exits) = slow.generate(&prompt, params, &thresholds);
         let answer = generate(&mut client, at_agreement(asked, 0.9)).await;
         assert_eq!(answer.token_ids, tokens);
         let finish = answer.finish_info.unwrap();
         assert!(finish.lossy);
         let report = finish.early_exit.unwrap();
+        let counts: Vec<u64> = (0..5)
+            .map(|head| exits.iter().filter(|&&exit| exit == head).count() as u64)
+            .collect();
         assert_eq!(left(&report), counts);
         assert!(counts[0] > 5 && counts[4] > 5, "{counts:?}");
         let told: Vec<_> = report.thresholds.iter().map(|t| Some(t.entropy)).collect();
         assert_eq!(told, thresholds);
-        let depths = [2, 4, 7, 9, LAYERS];
-        let needed: u64 = counts.iter().zip(depths).map(|(n, d)| n * d).sum();
+        let depths: Vec<u64> = exits.iter().map(|&exit| DEPTHS[exit]).collect();
+        let needed: u64 = depths.iter().sum();
         assert_eq!(report.exit_depth, needed as f64 / f64::from(TOKENS));
-        let computed = report.layers_per_token * f64::from(TOKENS);
-        let skipped = (LAYERS * u64::from(TOKENS) - needed) as f64;
-        let late = computed - needed as f64;
-        assert!(late > 0.0 && computed <= (LAYERS * u64::from(TOKENS)) as f64);
-        assert!((report.never_filled - (skipped - late) / skipped).abs() < 1e-9);
+        let computed = computed_layers(&depths);
+        assert!(computed > needed, "some layers are filled late");
+        assert_eq!(report.layers_per_token, computed as f64 / f64::from(TOKENS));
+        let whole = LAYERS * u64::from(TOKENS);
+        let never = (whole - computed) as f64 / (whole - needed) as f64;
+        assert_eq!(report.never_filled, never);
     }
 }
 
@@ -188,15 +203,21 @@ async fn neither_neighbours_nor_small_steps_change_anything() {
     let mut to_alone = client(&alone).await;
     let lossy = |seed| at_agreement(sampled(TOKENS, seed), 0.9);
     let exact = |seed| sampled(TOKENS, seed);
+    let said = |answer: v1::GenerateResponse| {
+        let report = answer.finish_info.unwrap().early_exit;
+        (answer.token_ids, report)
+    };
     let mut wanted = Vec::new();
     for seed in 0..3 {
-        wanted.push(generate(&mut to_alone, lossy(seed)).await.token_ids);
-        wanted.push(generate(&mut to_alone, exact(seed)).await.token_ids);
+        wanted.push(said(generate(&mut to_alone, lossy(seed)).await));
+        wanted.push(said(generate(&mut to_alone, exact(seed)).await));
+        assert_ne!(wanted[wanted.len() - 1].0, wanted[wanted.len() - 2].0);
     }
     let plain = verifier(|_| {}).await;
     let whole = generate(&mut client(&plain).await, exact(0)).await;
-    assert_eq!(wanted[1], whole.token_ids, "the whole model is untouched");
-    assert!(whole.finish_info.unwrap().early_exit.is_none());
+    let untouched = said(whole);
+    assert_eq!(wanted[1], untouched, "the whole model is untouched");
+    assert!(untouched.1.is_none());
 
     let drafter = drafter().await;
     let crowded = verifier(|config| {
@@ -211,7 +232,7 @@ async fn neither_neighbours_nor_small_steps_change_anything() {
         .flat_map(|seed| [lossy(seed), exact(seed)])
         .map(|asked| {
             let mut client = to_crowded.clone();
-            async move { generate(&mut client, asked).await.token_ids }
+            async move { said(generate(&mut client, asked).await) }
         });
     assert_eq!(futures::future::join_all(answers).await, wanted);
 }
@@ -304,6 +325,8 @@ async fn a_lossy_answer_resumes_as_the_lossy_answer_that_it_is() {
     let exact_id = exact.prompt_info.unwrap().numerics_id;
     let rest = generate(&mut client, resumed(asked.clone(), lossy_id.clone())).await;
     assert_eq!(rest.token_ids, whole.token_ids[20..]);
+    let report = rest.finish_info.unwrap().early_exit.unwrap();
+    assert_eq!(left(&report).iter().sum::<u64>(), u64::from(TOKENS - 20));
     for (asked, id) in [
         (asked.clone(), exact_id),
         (plain(asked.clone()), lossy_id.clone()),
@@ -316,7 +339,7 @@ async fn a_lossy_answer_resumes_as_the_lossy_answer_that_it_is() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_makes_no_sense_for_early_exits_is_refused_by_name() {
-    let cases: [(&str, fn(&mut Speculation)); 8] = [
+    let cases: [(&str, Change); 8] = [
         ("speculation.policy", |s| s.policy = "auto".into()),
         ("speculation.max_draft_tokens", |s| {
             s.max_draft_tokens = Some(4)
@@ -351,4 +374,31 @@ async fn what_makes_no_sense_for_early_exits_is_refused_by_name() {
         let violations = &details.bad_request().unwrap().field_violations;
         assert_eq!(violations[0].field, field, "{status}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trace_tells_where_each_token_left() {
+    let verifier = lossy_verifier().await;
+    let mut client = client(&verifier).await;
+    let mut asked = at_agreement(request(TOKENS), 0.9);
+    asked.speculation.as_mut().unwrap().trace = true;
+    let answer = generate(&mut client, asked).await;
+    let finish = answer.finish_info.unwrap();
+    // The first token came from the prompt's own pass, which is no round.
+    assert_eq!(answer.rounds.len(), TOKENS as usize - 1);
+    let thresholds = finish.early_exit.unwrap().thresholds;
+    let mut left = 0;
+    for round in &answer.rounds {
+        let Some(head) = round.exit_head else {
+            assert!(round.entropy.is_none());
+            continue;
+        };
+        left += 1;
+        let threshold = thresholds.iter().find(|t| t.exit_head == head).unwrap();
+        assert!(round.entropy.unwrap() <= threshold.entropy);
+    }
+    assert!(left > 5);
+    let plain_rounds = finish.speculative_decoding.unwrap().plain_rounds;
+    let told: Vec<_> = plain_rounds.iter().map(|r| (r.reason(), r.count)).collect();
+    assert_eq!(told, [(v1::PlainReason::Off, u64::from(TOKENS) - 1)]);
 }

@@ -17,3 +17,4 @@ mod reflection;
 mod refusals;
 mod soak;
 mod support;
+mod work_ahead;

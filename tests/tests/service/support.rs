@@ -57,7 +57,7 @@ pub(crate) async fn verifier_of(
     let mut config = verify_svc::Config::for_model(demo::folder().unwrap());
     config.serve.threads = Some(1);
     // Tests of what becomes of drafts want some, whether they pay here or not.
-    config.serve.policy = "fixed:0:2".to_owned();
+    config.serve.policy = Some("fixed:0:2".to_owned());
     change(&mut config);
     let (listener, address) = listener("127.0.0.1:0").await;
     let shutdown = CancellationToken::new();
@@ -79,7 +79,7 @@ pub(crate) async fn drafter_at(
     let mut config = draft_svc::Config::for_model(demo::folder().unwrap());
     config.serve.threads = Some(1);
     // Tests of what becomes of drafts want some, whether they pay here or not.
-    config.serve.policy = "fixed:0:2".to_owned();
+    config.serve.policy = Some("fixed:0:2".to_owned());
     change(&mut config);
     let (listener, address) = listener(address).await;
     let shutdown = CancellationToken::new();

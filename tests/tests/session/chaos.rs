@@ -63,6 +63,8 @@ impl Noise {
                 stop_reason: self.number() as i32,
                 draft_us: self.0.random(),
                 load: None,
+                ahead_tokens: self.0.random(),
+                discarded_ahead_tokens: self.0.random(),
             })),
         };
         DrafterMessage { message }
@@ -80,6 +82,21 @@ impl Noise {
             _ => Some(verifier_message::Message::Commit(self.commit())),
         };
         VerifierMessage { message }
+    }
+
+    /// A Commit of tokens that the drafter holds, and mostly one more.
+    fn agreeing_commit(&mut self, session: &DraftSession) -> Commit {
+        let mut token_ids = session.tokens().get(3..).unwrap_or_default().to_vec();
+        token_ids.truncate(self.0.random_range(0..8));
+        token_ids.extend(self.0.random_bool(0.5).then_some(1));
+        Commit {
+            epoch: session.epoch() + 1,
+            first_position: 3,
+            kv_position: 2 + token_ids.len() as u32,
+            token_ids,
+            max_draft_tokens: self.0.random_range(0..6),
+            ..Commit::default()
+        }
     }
 
     fn commit(&mut self) -> Commit {
@@ -149,6 +166,7 @@ fn a_verify_session_bears_any_drafter() {
 #[test]
 fn a_draft_session_bears_any_verifier() {
     let (mut answers, mut refusals, mut drafts) = (0, 0, 0);
+    let (mut worked_ahead, mut came_true) = (0, 0);
     for seed in 0..3_000 {
         let mut noise = Noise(ChaCha8Rng::seed_from_u64(seed));
         let mut session = DraftSession::new(DrafterProfile {
@@ -163,10 +181,20 @@ fn a_draft_session_bears_any_verifier() {
             let now = noise.time();
             let plan = session.plan();
             let (rows, goal) = (plan.feed.len(), plan.goal);
-            if goal.is_some() {
+            if goal.is_some() && !session.is_foretold() {
                 assert_eq!(plan.truncate_to + rows, session.tokens().len());
             }
-            match noise.0.random_range(0..12) {
+            let ahead = session.ahead().map(|ahead| ahead.feed.len());
+            if let Some(feed) = ahead {
+                worked_ahead += 1;
+                assert_eq!(plan.truncate_to + feed, session.tokens().len());
+            }
+            came_true += u32::from(session.is_foretold());
+            match noise.0.random_range(0..15) {
+                12 => _ = session.work_ahead(noise.0.random_bool(0.5).then_some(1)),
+                13 => session.foretold(1),
+                14 if noise.0.random_bool(0.3) => session.stop_ahead(),
+                14 => session.resume(noise.0.random_bool(0.5)),
                 0..3 => drop(session.fed(rows, toy::load())),
                 3 => drop(session.fed(noise.number() as usize, toy::load())),
                 4 if goal.is_some() && session.must_stop(now).is_none() => {
@@ -181,6 +209,12 @@ fn a_draft_session_bears_any_verifier() {
                     drafts += u32::from(session.finished(reason, now, toy::load()).is_some());
                 }
                 6 if noise.0.random_bool(0.1) => drop(session.evicted()),
+                7 => {
+                    let commit = noise.agreeing_commit(&session);
+                    let message = Some(verifier_message::Message::Commit(commit));
+                    let message = VerifierMessage { message };
+                    drop(session.on_message(message, now, toy::load()));
+                }
                 _ => match session.on_message(noise.verifier_message(), now, toy::load()) {
                     Ok(answer) => answers += u32::from(answer.is_some()),
                     Err(_) => refusals += 1,
@@ -191,5 +225,9 @@ fn a_draft_session_bears_any_verifier() {
     assert!(
         answers > 1_000 && refusals > 1_000 && drafts > 100,
         "{answers} {refusals} {drafts}"
+    );
+    assert!(
+        worked_ahead > 1_000 && came_true > 100,
+        "{worked_ahead} {came_true}"
     );
 }

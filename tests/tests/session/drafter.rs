@@ -1,9 +1,9 @@
 //! Scenarios of the drafter's session.
 
-use draft_svc::session::{DraftSession, DrafterProfile, Plan, Refusal};
+use draft_svc::session::{AheadPlan, DraftSession, DrafterProfile, Plan, Refusal};
 use dssd_proto::v1::{
-    Commit, DraftStopReason, DraftedToken, DrafterMessage, Open, SamplingSettings, VerifierMessage,
-    drafter_message::Message, verifier_message,
+    Commit, DraftStopReason, DraftedToken, DrafterMessage, Open, Proposal, SamplingSettings,
+    VerifierMessage, drafter_message::Message, verifier_message,
 };
 
 use crate::{
@@ -56,6 +56,24 @@ fn play(session: &mut DraftSession, event: &Event) -> Vec<String> {
                 .unwrap();
             sent(session.finished(reason, event.time(), toy::load()))
         }
+        "work_ahead" => {
+            let guess = event.number("guess").map(|token| token as u32);
+            vec![session.work_ahead(guess).to_string()]
+        }
+        "ahead" => vec![session.ahead().map_or("no".to_owned(), ahead)],
+        "foretold" => {
+            session.foretold(token);
+            Vec::new()
+        }
+        "stop_ahead" => {
+            session.stop_ahead();
+            Vec::new()
+        }
+        "is_foretold" => vec![session.is_foretold().to_string()],
+        "resume" => {
+            session.resume(event.text("rerun") == Some("yes"));
+            Vec::new()
+        }
         "evicted" => sent(Some(session.evicted())),
         "history" => vec![joined(session.tokens().to_vec())],
         _ => match session.on_message(message(event), event.time(), toy::load()) {
@@ -94,6 +112,7 @@ fn open(event: &Event) -> Open {
     let stop_token_ids = event.list("stop");
     open.sampling = (event.text("sampling") != Some("none")).then(|| SamplingSettings {
         stop_token_ids,
+        max_new_tokens: event.number_or("new", 0),
         ..SamplingSettings::default()
     });
     open
@@ -133,6 +152,11 @@ fn plan(plan: Plan) -> String {
     line
 }
 
+fn ahead(ahead: AheadPlan) -> String {
+    let feed = joined(ahead.feed.to_vec());
+    format!("feed={feed} base={}", ahead.base_position)
+}
+
 fn sent(message: Option<DrafterMessage>) -> Vec<String> {
     let Some(message) = message else {
         return Vec::new();
@@ -145,15 +169,28 @@ fn sent(message: Option<DrafterMessage>) -> Vec<String> {
                 resync.epoch, resync.held_position
             )
         }
-        Some(Message::Proposal(proposal)) => format!(
-            "proposal epoch={} base={} tokens={} {} draft_us={}",
-            proposal.epoch,
-            proposal.base_position,
-            joined(proposal.tokens.iter().map(|token| token.token_id)),
-            proposal.stop_reason().as_str_name(),
-            proposal.draft_us
-        ),
+        Some(Message::Proposal(proposal)) => proposed(&proposal),
         None => panic!("an empty message was sent"),
     };
     vec![line]
+}
+
+fn proposed(proposal: &Proposal) -> String {
+    let mut line = format!(
+        "proposal epoch={} base={} tokens={} {} draft_us={}",
+        proposal.epoch,
+        proposal.base_position,
+        joined(proposal.tokens.iter().map(|token| token.token_id)),
+        proposal.stop_reason().as_str_name(),
+        proposal.draft_us
+    );
+    for (name, count) in [
+        ("ahead", proposal.ahead_tokens),
+        ("discarded", proposal.discarded_ahead_tokens),
+    ] {
+        if count > 0 {
+            line += &format!(" {name}={count}");
+        }
+    }
+    line
 }

@@ -29,6 +29,8 @@ pub(crate) struct Faults {
     pub(crate) corrupt: u32,
     /// The draft model is right.
     pub(crate) right: u64,
+    /// After a proposal, the drafter works ahead.
+    pub(crate) ahead: u32,
 }
 
 enum Packet {
@@ -49,6 +51,10 @@ struct Drafter {
     session: DraftSession,
     /// The tokens whose keys and values the engine has.
     kv: Vec<u32>,
+    /// What was chosen ahead, by position.
+    foreseen: BTreeMap<usize, u32>,
+    /// The choice that ended the last draft, so that it was not proposed.
+    guess: Option<u32>,
 }
 
 /// One stream after another; only the newest is alive.
@@ -98,6 +104,8 @@ impl Link {
         self.drafter = Some(Drafter {
             session: DraftSession::new(profile()),
             kv: Vec::new(),
+            foreseen: BTreeMap::new(),
+            guess: None,
         });
     }
 
@@ -164,7 +172,9 @@ impl Link {
         let Ok(answer) = drafter.session.on_message(message, self.now, toy::load()) else {
             return false;
         };
+        let foretold = drafter.replay(self.now);
         self.answer(answer);
+        self.answer(foretold);
         self.schedule_step();
         true
     }
@@ -177,6 +187,7 @@ impl Link {
     fn step(&mut self) {
         let evicted = self.chance(self.faults.evict);
         let rows = self.rng.random_range(1..12);
+        let ahead = self.chance(self.faults.ahead);
         let Some(drafter) = &mut self.drafter else {
             return;
         };
@@ -186,8 +197,14 @@ impl Link {
         } else {
             drafter.step(rows, self.faults.right, self.now)
         };
-        let plan = drafter.session.plan();
-        if !plan.feed.is_empty() || plan.goal.is_some() {
+        let proposed =
+            |answer: &DrafterMessage| matches!(answer.message, Some(Message::Proposal(_)));
+        if ahead && answers.iter().any(proposed) {
+            drafter.work_ahead();
+        }
+        let session = &drafter.session;
+        let plan = session.plan();
+        if !plan.feed.is_empty() || plan.goal.is_some() || session.ahead().is_some() {
             self.schedule_step();
         }
         for answer in answers {
@@ -224,13 +241,8 @@ impl Link {
 impl Drafter {
     /// Runs up to `rows` rows, and what they decide.
     fn step(&mut self, rows: usize, right: u64, now: Duration) -> Vec<DrafterMessage> {
-        let mut answers = Vec::new();
         if let Some(reason) = self.session.must_stop(now) {
-            return self
-                .session
-                .finished(reason, now, toy::load())
-                .into_iter()
-                .collect();
+            return self.finish(reason, now).into_iter().collect();
         }
         let plan = self.session.plan();
         assert!(
@@ -238,32 +250,82 @@ impl Drafter {
             "the session believes in KV that is not there"
         );
         self.kv.truncate(plan.truncate_to);
-        let rows = rows.min(plan.feed.len());
-        let complete = rows == plan.feed.len();
-        self.kv.extend_from_slice(&plan.feed[..rows]);
-        let goal = plan.goal;
-        answers.extend(self.session.fed(rows, toy::load()));
-        if goal.is_none() || !complete {
-            return answers;
-        }
-        assert_eq!(
-            self.kv,
-            self.session.tokens(),
-            "KV and history differ at a choice"
-        );
-        let token_id = toy::draft(&self.kv, right);
-        if token_id % 10 == 9 {
-            answers.extend(
-                self.session
-                    .finished(DraftStopReason::Entropy, now, toy::load()),
+        let waits = !plan.feed.is_empty() || plan.goal.is_some();
+        let ahead = self.session.ahead().filter(|_| !waits);
+        let feed = ahead.map_or(plan.feed, |ahead| ahead.feed);
+        let rows = rows.min(feed.len());
+        let decides = rows == feed.len() && (plan.goal.is_some() || ahead.is_some());
+        self.kv.extend_from_slice(&feed[..rows]);
+        let base = ahead.map(|ahead| ahead.base_position);
+        let mut answers: Vec<_> = self.session.fed(rows, toy::load()).into_iter().collect();
+        if decides {
+            assert_eq!(
+                self.kv,
+                self.session.tokens(),
+                "KV and history differ at a choice"
             );
-        } else {
-            self.session.drafted(DraftedToken {
-                token_id,
-                exit_head: 0,
-                entropy: 0.5,
-            });
+            let token_id = toy::draft(&self.kv, right);
+            match base {
+                Some(base) => self.foresee(token_id, base),
+                None => answers.extend(self.choose(token_id, now)),
+            }
         }
         answers
+    }
+
+    fn finish(&mut self, reason: DraftStopReason, now: Duration) -> Option<DrafterMessage> {
+        self.guess = None;
+        self.session.finished(reason, now, toy::load())
+    }
+
+    /// The draft model chose the next token.
+    fn choose(&mut self, token_id: u32, now: Duration) -> Option<DrafterMessage> {
+        if token_id % 10 == 9 {
+            let proposal = self.finish(DraftStopReason::Entropy, now);
+            self.guess = Some(token_id);
+            return proposal;
+        }
+        self.session.drafted(DraftedToken {
+            token_id,
+            exit_head: 0,
+            entropy: 0.5,
+        });
+        None
+    }
+
+    fn work_ahead(&mut self) {
+        self.foreseen.clear();
+        self.session.work_ahead(self.guess);
+    }
+
+    /// The draft model chose a token ahead.
+    fn foresee(&mut self, token_id: u32, base: usize) {
+        let position = self.kv.len();
+        if position >= base {
+            self.foreseen.insert(position, token_id);
+        }
+        if position >= base && token_id % 10 == 9 {
+            self.session.stop_ahead();
+        } else {
+            self.session.foretold(token_id);
+        }
+    }
+
+    /// Gives a draft what was chosen ahead for it.
+    fn replay(&mut self, now: Duration) -> Option<DrafterMessage> {
+        while self.session.is_foretold() {
+            if let Some(reason) = self.session.must_stop(now) {
+                return self.finish(reason, now);
+            }
+            let end = self.session.tokens().len();
+            let Some(token_id) = self.foreseen.remove(&end) else {
+                self.session.resume(self.kv.len() >= end);
+                return None;
+            };
+            if let Some(proposal) = self.choose(token_id, now) {
+                return Some(proposal);
+            }
+        }
+        None
     }
 }

@@ -46,6 +46,8 @@ struct Totals {
     resets: u64,
     losses: u64,
     empty: u64,
+    ahead: u64,
+    discarded_ahead: u64,
 }
 
 impl Totals {
@@ -59,6 +61,8 @@ impl Totals {
         self.resyncs += statistics.resyncs;
         self.resets += statistics.resets;
         self.losses += statistics.drafter_losses;
+        self.ahead += statistics.num_ahead_tokens;
+        self.discarded_ahead += statistics.num_discarded_ahead_tokens;
         self.empty += statistics
             .plain_rounds
             .get(&PlainReason::EmptyProposal)
@@ -219,6 +223,7 @@ fn random_faults(seed: u64) -> Faults {
         lose: often(5),
         corrupt: often(10),
         right: u64::from(often(99)).max(50),
+        ahead: often(100),
     }
 }
 
@@ -241,16 +246,21 @@ fn every_run_gives_the_tokens_of_plain_decoding() {
     assert!(totals.resets >= 1_000, "{totals:?}");
     assert!(totals.losses >= 2_000, "{totals:?}");
     assert!(totals.empty >= 1_000, "{totals:?}");
+    assert!(totals.ahead >= 3_000, "{totals:?}");
+    assert!(totals.discarded_ahead >= 5_000, "{totals:?}");
 }
 
 #[test]
 fn a_perfect_drafter_is_never_rejected_whatever_the_link_does() {
     let mut accepted = 0;
     for seed in 0..3_000 {
+        let random = random_faults(seed);
         let faults = Faults {
             right: 100,
             corrupt: 0,
-            ..random_faults(seed)
+            // Of a drafter that always forgets, no verifier can tell that it is honest.
+            evict: random.evict.min(5),
+            ..random
         };
         let (statistics, identical) = play(seed, faults, Judge::Compare);
         assert!(identical, "run {seed} differs from plain decoding");
@@ -272,6 +282,7 @@ fn a_good_link_loses_nothing() {
     for seed in 0..500 {
         let faults = Faults {
             right: 80,
+            ahead: 50,
             ..Faults::default()
         };
         let (statistics, identical) = play(seed, faults, Judge::Compare);

@@ -28,12 +28,13 @@ fn the_report_has_the_fields_definitions() {
         "attach",
         "ready held=2",
         "committed tokens=4",
-        "proposal epoch=1 base=4 tokens=5,6,7,8",
+        "proposal epoch=1 base=4 tokens=5,6,7,8 discarded=3",
         "next",
         "committed tokens=5,6,7,9 accepted=3",
-        "proposal epoch=2 base=8 tokens=10",
+        "proposal epoch=2 base=8 tokens=10 ahead=1 discarded=2",
         "next",
         "committed tokens=11 accepted=0",
+        "proposal epoch=3 base=9 discarded=4",
     ];
     let mut session = VerifySession::new(toy::open(&[1, 2, 3]));
     for event in events {
@@ -47,6 +48,10 @@ fn the_report_has_the_fields_definitions() {
             report.num_accepted_tokens
         ),
         (2, 5, 3)
+    );
+    assert_eq!(
+        (report.num_ahead_tokens, report.num_discarded_ahead_tokens),
+        (1, 9)
     );
     assert_eq!(report.mean_acceptance_length, 2.5);
     assert_eq!(report.draft_acceptance_rate, 0.6);
@@ -126,6 +131,8 @@ fn message(event: &Event) -> DrafterMessage {
             stop_reason: DraftStopReason::Entropy.into(),
             draft_us: event.number("draft_us").unwrap_or(0),
             load: Some(toy::load()),
+            ahead_tokens: event.number_or("ahead", 0),
+            discarded_ahead_tokens: event.number_or("discarded", 0),
         })),
         verb => panic!("unknown event {verb}"),
     };

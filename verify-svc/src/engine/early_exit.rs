@@ -10,8 +10,6 @@ use dssd_proto::v1;
 /// Early exits of one generation, or of one text that is scored.
 pub(super) struct EarlyExit {
     rule: ExitRule,
-    /// The band that the newest row enters next, where it has been through some and not been read.
-    pub(super) depth: usize,
     /// Tokens that left at each head; last those that went through the whole model.
     tokens: Vec<u64>,
     /// Layers computed for all of these tokens.
@@ -25,7 +23,6 @@ impl EarlyExit {
     pub(super) fn new(rule: ExitRule, depths: &[usize]) -> Self {
         Self {
             rule,
-            depth: 0,
             tokens: vec![0; depths.len()],
             computed: 0,
             depths: depths.to_vec(),
@@ -40,7 +37,6 @@ impl EarlyExit {
     pub(super) fn left(&mut self, exit: Option<Exit>) {
         let at = exit.map_or(self.depths.len() - 1, |exit| exit.head);
         self.tokens[at] += 1;
-        self.depth = 0;
     }
 
     /// Counts what the cache holds at the end: `first` is the position of the first row that was

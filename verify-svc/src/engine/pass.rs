@@ -46,8 +46,8 @@ pub(super) struct ReadRow<'a> {
 #[derive(Default)]
 pub(super) struct Passage {
     rows: Vec<Option<Place>>,
-    /// The band that it did not enter, because its late rows found no room in this step.
-    pub(super) stopped: Option<usize>,
+    /// Whether it waits before a band, because its late rows found no room in this step.
+    pub(super) stopped: bool,
     left: bool,
 }
 
@@ -67,6 +67,8 @@ pub(super) struct Pass {
     /// Logits of rows that were read before, `[rows, vocabulary]`.
     exit_logits: Vec<f32>,
     head_logits: Vec<f32>,
+    /// Whether every row of the last step went through the whole model, and no other row did.
+    complete: bool,
     summaries: Vec<Summary>,
 }
 
@@ -85,15 +87,22 @@ impl Pass {
     ) -> Result<Vec<Passage>> {
         let mut passages: Vec<Passage> = passengers.iter().map(Passage::of).collect();
         self.exit_logits.clear();
+        self.complete = true;
+        let tokens: usize = passengers
+            .iter()
+            .map(|passenger| passenger.tokens.len())
+            .sum();
         let bands = decoder.band_ends().len();
         for band in 0..bands {
             let aboard = board(kv, band, passengers, &mut passages, most_rows);
-            if aboard.is_empty() {
+            let rows: usize = aboard.iter().map(|(_, rows)| rows).sum();
+            self.complete &= aboard.len() == passengers.len() && rows == tokens;
+            if rows == 0 {
                 continue;
             }
             let spans: Vec<Span<'_>> = aboard.iter().map(|(i, _)| passengers[*i].span()).collect();
             let states = decoder.advance(kv, band, &spans)?;
-            let width = states.len() / aboard.iter().map(|(_, rows)| rows).sum::<usize>().max(1);
+            let width = states.len() / rows;
             let last = band + 1 == bands;
             self.hidden.clear();
             let mut readers = Vec::new();
@@ -154,6 +163,12 @@ impl Pass {
         }
     }
 
+    /// Whether the last step was one of the whole model for all of its rows, so that its time says
+    /// what such a step costs.
+    pub(super) fn is_complete(&self) -> bool {
+        self.complete
+    }
+
     /// The rows of a passage that were read, in order of position.
     pub(super) fn rows(&self, passage: &Passage, vocabulary: usize) -> Vec<ReadRow<'_>> {
         let slice = |logits, at: usize| -> &[f32] {
@@ -201,7 +216,8 @@ impl Passage {
     }
 }
 
-/// The passengers that enter a band, with the number of their rows there.
+/// The passengers that enter a band, with the number of their rows there. Those that bring rows
+/// from earlier steps come last: they get the room that the others leave.
 fn board(
     kv: &KvCache,
     band: usize,
@@ -211,19 +227,22 @@ fn board(
 ) -> Vec<(usize, usize)> {
     let mut total = 0;
     let mut aboard = Vec::with_capacity(passengers.len());
-    for (i, (passenger, passage)) in passengers.iter().zip(passages).enumerate() {
-        let gone = passage.left || passage.stopped.is_some();
-        if gone || !passenger.bands.contains(&band) {
-            continue;
+    for late in [false, true] {
+        for (i, passenger) in passengers.iter().enumerate() {
+            let passage = &mut passages[i];
+            let gone = passage.left || passage.stopped;
+            let bound = passenger.leaves && band > passenger.bands.start;
+            if gone || bound != late || !passenger.bands.contains(&band) {
+                continue;
+            }
+            let rows = passenger.end - kv.len(passenger.sequence, band);
+            if late && total + rows > most_rows {
+                passage.stopped = true;
+                continue;
+            }
+            total += rows;
+            aboard.push((i, rows));
         }
-        let rows = passenger.end - kv.len(passenger.sequence, band);
-        let late = passenger.leaves && band > passenger.bands.start;
-        if late && total + rows > most_rows {
-            passage.stopped = Some(band);
-            continue;
-        }
-        total += rows;
-        aboard.push((i, rows));
     }
     aboard
 }

@@ -42,12 +42,16 @@ impl Scoring {
     /// What `tokens` are in a step. They go through the whole model wherever they are read: the
     /// text is given, so its keys and values are needed anyway.
     pub(super) fn passenger<'a>(&'a self, kv: &KvCache, tokens: &'a [u32]) -> Passenger<'a> {
+        let end = kv.len(self.sequence, 0) + tokens.len();
         Passenger {
             sequence: self.sequence,
             tokens,
             bands: 0..kv.layout().band_ends.len(),
-            end: kv.len(self.sequence, 0) + tokens.len(),
-            reads: tokens.len(),
+            end,
+            // The context is not read.
+            reads: (end + 1)
+                .saturating_sub(self.request.first_index)
+                .min(tokens.len()),
             rule: self.early_exit.as_ref().map(EarlyExit::rule),
             leaves: false,
         }
@@ -56,13 +60,11 @@ impl Scoring {
     /// Takes what rows `start..` said; true when all tokens are scored.
     pub(super) fn take(&mut self, start: usize, rows: &[ReadRow<'_>]) -> Result<bool> {
         for (index, row) in (start + 1..).zip(rows) {
-            if index >= self.request.first_index {
-                let token = self.request.tokens[index];
-                self.scored
-                    .push(token_logprobs(row.logits, token, self.request.top)?);
-                if let Some(early) = &mut self.early_exit {
-                    early.left(row.exit);
-                }
+            let token = self.request.tokens[index];
+            self.scored
+                .push(token_logprobs(row.logits, token, self.request.top)?);
+            if let Some(early) = &mut self.early_exit {
+                early.left(row.exit);
             }
         }
         Ok(self.request.first_index + self.scored.len() == self.request.tokens.len())

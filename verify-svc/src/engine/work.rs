@@ -21,9 +21,10 @@ pub(super) struct Work {
 }
 
 pub(super) enum WorkKind {
-    /// Rows for their keys and values alone: a part of the prompt that is not its end, or a part
-    /// of what left the model early and is needed now. No logits are.
+    /// A part of the prompt that is not its end; no logits are needed.
     Prefill,
+    /// A part of what left the model early, for its keys and values, which are needed now.
+    LateFill,
     /// The newest token alone, or with the end of the prompt before it. `None`: a prefill gave
     /// the token, so it is no round.
     Plain(Option<PlainReason>),
@@ -35,7 +36,7 @@ impl Work {
     /// Rows whose logits are needed; always the last ones.
     pub(super) fn logits_rows(&self) -> usize {
         match &self.kind {
-            WorkKind::Prefill => 0,
+            WorkKind::Prefill | WorkKind::LateFill => 0,
             WorkKind::Plain(_) => 1,
             WorkKind::Verify(proposal) => proposal.tokens.len() + 1,
         }
@@ -53,8 +54,8 @@ pub(super) enum Turn {
 pub(super) struct PassResult<'a> {
     /// The rows that were read.
     pub(super) rows: Vec<ReadRow<'a>>,
-    /// The band that the rows did not enter for want of room.
-    pub(super) stopped: Option<usize>,
+    /// Whether the rows wait before a band for want of room.
+    pub(super) stopped: bool,
     pub(super) seconds: Duration,
 }
 

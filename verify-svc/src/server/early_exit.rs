@@ -4,7 +4,10 @@ use crate::{
     Error, Result,
     served::{Exits, Served},
 };
-use dssd_common::{exit::ExitRule, policy::DEFAULT_AGREEMENT};
+use dssd_common::{
+    exit::ExitRule,
+    policy::{PolicySettings, PolicySpec},
+};
 use dssd_proto::v1::{Speculation, SpeculationMode};
 
 impl Served {
@@ -21,21 +24,7 @@ impl Served {
         if asked.max_draft_tokens.is_some() {
             return refuse("max_draft_tokens");
         }
-        let (target_agreement, entropy_threshold) =
-            match (asked.target_agreement, asked.entropy_threshold) {
-                (Some(_), Some(_)) => {
-                    return Err(Error::field(
-                        "speculation.entropy_threshold",
-                        "give it or `target_agreement`, not both",
-                    ));
-                }
-                (None, None) => (Some(DEFAULT_AGREEMENT), None),
-                given => given,
-            };
-        if let Some(target) = target_agreement.filter(|target| !(*target > 0.0 && *target < 1.0)) {
-            let reason = format!("is {target}; must be above 0 and below 1");
-            return Err(Error::field("speculation.target_agreement", reason));
-        }
+        let spec = self.threshold(&asked)?;
         if let Some(head) = asked.exit_head
             && head as usize >= exits.layers.len()
         {
@@ -49,8 +38,8 @@ impl Served {
         Ok(Speculation {
             mode: SpeculationMode::EarlyExit.into(),
             exit_head: asked.exit_head,
-            target_agreement,
-            entropy_threshold,
+            target_agreement: spec.target_agreement().map(|target| target as f32),
+            entropy_threshold: asked.entropy_threshold,
             trace: asked.trace,
             ..Speculation::default()
         })
@@ -62,26 +51,46 @@ impl Served {
             return Ok(None);
         }
         let exits = self.exits()?;
-        let mut thresholds = match (speculation.target_agreement, &exits.calibration) {
-            (None, _) => vec![speculation.entropy_threshold; exits.layers.len()],
-            (Some(target), Some(calibration)) => calibration
-                .thresholds(as_written(target))
-                .map_err(|error| Error::field("speculation.target_agreement", error.to_string()))?,
-            (Some(_), None) => {
-                return Err(Error::field(
-                    "speculation.target_agreement",
-                    "needs calibrated exit heads, and this server has none: give `entropy_threshold`",
-                ));
-            }
+        let spec = self.threshold(speculation)?;
+        let rule = spec.exit_rule(exits.layers.len(), exits.calibration.as_ref());
+        let rule = rule.map_err(|error| unfit(speculation, &error))?;
+        let kept = |head: usize| {
+            speculation
+                .exit_head
+                .is_none_or(|only| head == only as usize)
         };
-        if let Some(only) = speculation.exit_head {
-            for (head, threshold) in (0..).zip(&mut thresholds) {
-                *threshold = threshold.filter(|_| head == only);
-            }
+        let thresholds: Vec<Option<f32>> = (0..)
+            .zip(rule.thresholds())
+            .map(|(head, nats)| nats.filter(|_| kept(head)))
+            .collect();
+        if thresholds.iter().all(Option::is_none) {
+            let (field, reason) = match speculation.exit_head {
+                Some(head) => (
+                    "speculation.exit_head",
+                    format!("{head} is off at this agreement"),
+                ),
+                None => (
+                    "speculation.target_agreement",
+                    "no head of this server agrees that often".to_owned(),
+                ),
+            };
+            return Err(Error::field(field, reason));
         }
-        let rule = ExitRule::new(thresholds);
-        rule.map(Some)
-            .map_err(|error| Error::field("speculation.entropy_threshold", error.to_string()))
+        Ok(Some(ExitRule::new(thresholds)?))
+    }
+
+    /// Which entropies are confident, by nats or by agreement.
+    fn threshold(&self, asked: &Speculation) -> Result<PolicySpec> {
+        let by_default = || Some(self.default_policy.target_agreement()? as f32);
+        let settings = PolicySettings {
+            entropy_threshold: asked.entropy_threshold,
+            target_agreement: match asked.entropy_threshold {
+                Some(_) => asked.target_agreement,
+                None => asked.target_agreement.or_else(by_default),
+            },
+            ..PolicySettings::default()
+        };
+        PolicySpec::from_settings("entropy", settings).map_err(|error| unfit(asked, &error))
     }
 
     /// The same for a request to score, which is never drafted.
@@ -121,7 +130,11 @@ impl Served {
     }
 }
 
-/// The number that a person wrote, such as 0.6, which single precision holds as 0.60000002.
-fn as_written(value: f32) -> f64 {
-    value.to_string().parse().unwrap_or(f64::from(value))
+/// Blames the field that says how confident an exit must be.
+fn unfit(asked: &Speculation, error: &dssd_common::Error) -> Error {
+    let field = match asked.entropy_threshold {
+        Some(_) => "speculation.entropy_threshold",
+        None => "speculation.target_agreement",
+    };
+    Error::field(field, error.to_string())
 }

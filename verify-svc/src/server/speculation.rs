@@ -42,6 +42,8 @@ impl Served {
             "" => &default,
             name => name,
         };
+        let target = self.default_policy.target_agreement();
+        let target = target.filter(|_| name == "entropy" && !confident);
         let settings = PolicySettings {
             exit_head: asked.exit_head.map(|head| head as usize),
             tokens: asked
@@ -49,7 +51,9 @@ impl Served {
                 .filter(|&tokens| tokens > 0)
                 .map(|tokens| tokens as usize),
             entropy_threshold: asked.entropy_threshold,
-            target_agreement: asked.target_agreement,
+            target_agreement: asked
+                .target_agreement
+                .or(target.map(|target| target as f32)),
         };
         PolicySpec::from_settings(name, settings)
             .map_err(|error| Error::field("speculation.policy", error.to_string()))

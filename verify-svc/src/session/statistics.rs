@@ -18,6 +18,10 @@ pub struct Statistics {
     pub num_draft_tokens: u64,
     /// Those that the whole model chose too.
     pub num_accepted_tokens: u64,
+    /// Drafted tokens that were there before they were asked for.
+    pub num_ahead_tokens: u64,
+    /// Tokens that drafters say they drafted ahead in vain.
+    pub num_discarded_ahead_tokens: u64,
     /// Proposals that answered no present request, or were not used in their round.
     pub stale_proposals: u64,
     /// Requests whose wait ended without a proposal.
@@ -58,6 +62,8 @@ impl Statistics {
                 0 => 0.0,
                 drafted => self.num_accepted_tokens as f64 / drafted as f64,
             },
+            num_ahead_tokens: self.num_ahead_tokens,
+            num_discarded_ahead_tokens: self.num_discarded_ahead_tokens,
             stop_reasons: (self.stop_reasons.iter())
                 .map(|(&reason, &count)| StopReasonCount {
                     reason: reason.into(),
@@ -96,6 +102,7 @@ impl Statistics {
         self.num_drafts += 1;
         self.num_draft_tokens += proposal.tokens.len() as u64;
         self.num_accepted_tokens += accepted as u64;
+        self.num_ahead_tokens += u64::from(proposal.ahead_tokens);
         *self.stop_reasons.entry(proposal.stop_reason()).or_default() += 1;
         for token in &proposal.tokens {
             *self.exit_heads.entry(token.exit_head).or_default() += 1;

@@ -29,6 +29,7 @@ pub(crate) struct PolicyReport {
     pub(crate) speedup: f64,
     pub(crate) draft_acceptance_rate: f64,
     pub(crate) mean_acceptance_length: f64,
+    /// Tokens drafted and not accepted, those drafted ahead in vain included, per emitted token.
     pub(crate) wasted_per_token: f64,
     /// Share of rounds that had a draft.
     pub(crate) coverage: f64,
@@ -70,7 +71,7 @@ impl PolicyReport {
             speedup: median_ratio(&runs.rates, &runs.plain_rates),
             draft_acceptance_rate: per(accepted, drafted),
             mean_acceptance_length: 1.0 + per(accepted, drafts),
-            wasted_per_token: per(drafted - accepted, total.tokens as f64),
+            wasted_per_token: per(total.wasted() as f64, total.tokens as f64),
             coverage: per(drafts, total.passes),
             draft_seconds: per(drafting, drafts),
             verify_seconds: per(total.verify_seconds, total.passes),

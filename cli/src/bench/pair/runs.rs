@@ -102,6 +102,8 @@ pub(crate) struct Totals {
     pub(crate) drafts: u64,
     pub(crate) drafted: u64,
     pub(crate) accepted: u64,
+    /// Tokens drafted ahead in vain; not among the drafted ones.
+    pub(crate) discarded_ahead: u64,
     pub(crate) draft_wait_seconds: f64,
     pub(crate) wire_seconds: f64,
     pub(crate) verify_seconds: f64,
@@ -124,10 +126,18 @@ impl From<&Generated> for Totals {
             drafts: report.num_drafts,
             drafted: report.num_draft_tokens,
             accepted: report.num_accepted_tokens,
+            discarded_ahead: report.num_discarded_ahead_tokens,
             draft_wait_seconds: report.draft_wait_seconds,
             wire_seconds: report.wire_seconds,
             verify_seconds: report.verify_seconds,
         }
+    }
+}
+
+impl Totals {
+    /// Tokens drafted and not accepted, those drafted ahead in vain included.
+    pub(crate) fn wasted(&self) -> u64 {
+        self.drafted - self.accepted + self.discarded_ahead
     }
 }
 
@@ -140,6 +150,7 @@ impl std::iter::Sum for Totals {
             drafts: sum.drafts + next.drafts,
             drafted: sum.drafted + next.drafted,
             accepted: sum.accepted + next.accepted,
+            discarded_ahead: sum.discarded_ahead + next.discarded_ahead,
             draft_wait_seconds: sum.draft_wait_seconds + next.draft_wait_seconds,
             wire_seconds: sum.wire_seconds + next.wire_seconds,
             verify_seconds: sum.verify_seconds + next.verify_seconds,

@@ -1,7 +1,7 @@
 //! One folder of heads, on text and on the model's continuations of it.
 
 use super::material::Material;
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use dssd_common::{
     checkpoint::{Checkpoint, embedding_name},
     exit::{ExitHeads, HeadKind},
@@ -70,13 +70,16 @@ pub(super) struct Setup<'a> {
 }
 
 impl Setup<'_> {
-    /// Opens the heads in a folder and measures them. `observer` hears the share that is done.
+    /// Measures the heads of a folder. `observer` hears the share that is done.
     ///
     /// # Errors
-    /// If the heads do not belong to the model.
-    pub(super) fn measure(&self, dir: &Path, observer: &mut dyn FnMut(f64)) -> Result<Folder> {
-        let heads_of = ExitHeads::open(dir, self.checkpoint)
-            .with_context(|| format!("--heads {}", dir.display()))?;
+    /// If a window does not fit the model.
+    pub(super) fn measure(
+        &self,
+        dir: &Path,
+        heads_of: &ExitHeads,
+        observer: &mut dyn FnMut(f64),
+    ) -> Result<Folder> {
         let exits: Vec<usize> = heads_of.heads.iter().map(|head| head.layer).collect();
         let Material {
             text,
@@ -88,16 +91,16 @@ impl Setup<'_> {
         let mut backbone =
             Backbone::load(self.checkpoint, kernels, &exits, WINDOWS_AT_ONCE, *longest)?;
         let bytes = backbone.decoder().bytes_per_pass();
-        let head_layers = layer_equivalents(self.checkpoint, bytes, &heads_of)?;
+        let head_layers = layer_equivalents(self.checkpoint, bytes, heads_of)?;
         let mut sample = |windows: &[Window], from: f64| {
             let of_window = windows.iter().map(|w| w.tokens.len() - 1 - w.first);
             let all: usize = of_window.sum();
             let observer = &mut |done: usize| observer(from + 0.5 * done as f64 / all as f64);
-            collect(&mut backbone, &heads_of, windows, &[], self.seed, observer)
+            collect(&mut backbone, heads_of, windows, &[], self.seed, observer)
         };
         let text = sample(text, 0.0)?;
         let continuations = sample(continuations, 0.5)?;
-        self.figures(dir, &heads_of, head_layers, [&text, &continuations])
+        self.figures(dir, heads_of, head_layers, [&text, &continuations])
     }
 
     fn figures(

@@ -28,7 +28,7 @@ pub(super) struct MaterialArgs {
     pub(super) text: Vec<PathBuf>,
     /// Which documents: those that `heads train` kept for measuring, or all (for text that it never saw)
     #[arg(long, value_enum, default_value_t = Documents::HeldOut)]
-    documents: Documents,
+    pub(super) documents: Documents,
     /// Prompts for the running pair, one a line, or JSON lines with `prompt` or `turns` [default: the beginnings of the documents]
     #[arg(long, value_name = "FILE")]
     prompts: Option<PathBuf>,

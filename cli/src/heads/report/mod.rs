@@ -16,7 +16,13 @@ use anyhow::{Context as _, Result};
 use clap::Args;
 use cloze::Cloze;
 use document::Report;
-use dssd_common::{checkpoint::demo, kernels::Kernels, serve::Dtype, tokenizer::Tokenizer};
+use dssd_common::{
+    checkpoint::{Checkpoint, demo},
+    exit::ExitHeads,
+    kernels::Kernels,
+    serve::Dtype,
+    tokenizer::Tokenizer,
+};
 use dssd_heads::corpus::{Encoder, text_hash};
 use folder::{Folder, Setup};
 use lab::Lab;
@@ -102,6 +108,14 @@ impl ReportArgs {
             threads: self.threads.map_or_else(available_threads, usize::from),
         }
     }
+
+    /// Heads that fit the model and the documents.
+    fn open(&self, dir: &Path, checkpoint: &Checkpoint) -> Result<ExitHeads> {
+        let folder = || format!("--heads {}", dir.display());
+        let heads = ExitHeads::open(dir, checkpoint).with_context(folder)?;
+        self.material.documents.check(&heads).with_context(folder)?;
+        Ok(heads)
+    }
 }
 
 /// Measures, writes the report and tells the gist of it.
@@ -117,13 +131,15 @@ pub(super) async fn run(args: ReportArgs) -> Result<bool> {
     let end = end.eos_token_ids.first().copied();
     let cloze = (args.cloze.as_deref()).map(|path| Cloze::read(path, &encoder, end));
     let cloze = cloze.transpose()?;
-    std::fs::create_dir_all(&args.out).with_context(|| args.out.display().to_string())?;
-    let material = (args.material).gather(&subject.checkpoint, &encoder, &amounts)?;
     let dirs = if args.heads.is_empty() {
         vec![folder]
     } else {
         args.heads.clone()
     };
+    let opened = dirs.iter().map(|dir| args.open(dir, &subject.checkpoint));
+    let opened: Vec<ExitHeads> = opened.collect::<Result<_>>()?;
+    std::fs::create_dir_all(&args.out).with_context(|| args.out.display().to_string())?;
+    let material = (args.material).gather(&subject.checkpoint, &encoder, &amounts)?;
     let setup = Setup {
         checkpoint: &subject.checkpoint,
         kernels,
@@ -131,10 +147,7 @@ pub(super) async fn run(args: ReportArgs) -> Result<bool> {
         text_hash: text_hash(&args.material.text)?,
         seed: amounts.seed,
     };
-    let mut folders = Vec::new();
-    for dir in &dirs {
-        folders.push(measure_folder(&setup, dir)?);
-    }
+    let folders = measure(&setup, &dirs, &opened)?;
     let lab = Lab {
         subject: &subject,
         tokenizer,
@@ -152,11 +165,15 @@ pub(super) async fn run(args: ReportArgs) -> Result<bool> {
     Ok(true)
 }
 
-fn measure_folder(setup: &Setup<'_>, dir: &Path) -> Result<Folder> {
-    let bar = progress(STEPS as usize, "asking every head")?;
-    let folder = setup.measure(dir, &mut |share| bar.set_position((share * STEPS) as u64));
-    bar.finish_and_clear();
-    folder
+fn measure(setup: &Setup<'_>, dirs: &[PathBuf], opened: &[ExitHeads]) -> Result<Vec<Folder>> {
+    let each = dirs.iter().zip(opened).map(|(dir, heads)| {
+        let bar = progress(STEPS as usize, "asking every head")?;
+        let observer = &mut |share| bar.set_position((share * STEPS) as u64);
+        let folder = setup.measure(dir, heads, observer);
+        bar.finish_and_clear();
+        folder
+    });
+    each.collect()
 }
 
 fn write(out: &Path, report: &Report) -> Result<()> {

@@ -1,30 +1,50 @@
 //! Drafts: another token, a deeper exit, or the end.
 
-use super::Scheduler;
+use super::{Scheduler, ahead::Guess};
 use crate::engine::{StreamKey, sequence::Proposed};
-use dssd_common::policy::{Decision, ExitView, Outcome, StopCause};
+use dssd_common::{
+    entropy::Summary,
+    policy::{Decision, ExitView, Outcome, StopCause},
+};
 use dssd_proto::v1::{Commit, DraftStopReason, DraftedToken, drafter_message::Message};
 use std::time::Duration;
 
+/// A token that a policy lets an exit draft.
+pub(super) struct Emitted {
+    pub(super) head: usize,
+    /// Of that exit, in nats.
+    pub(super) entropy: f32,
+    /// Whether the draft ends behind it.
+    pub(super) last: bool,
+}
+
 impl Scheduler {
-    /// Ends drafts that must end before another row runs.
+    /// Ends drafts, and work ahead, that must end before another row runs.
     pub(super) fn stop_drafts(&mut self) {
         let now = self.now();
         let exits = self.parts.decoder.band_ends().len();
         for index in (0..self.sequences.len()).rev() {
-            let sequence = &self.sequences[index];
+            let sequence = &mut self.sequences[index];
+            let exhausted = sequence.depth >= exits;
+            if exhausted && sequence.session.ahead().is_some() {
+                sequence.session.stop_ahead();
+                sequence.restart_row();
+                continue;
+            }
             // Beyond the deepest exit there is no confidence to be had.
-            let exhausted = (sequence.depth >= exits).then_some(DraftStopReason::Entropy);
+            let exhausted = exhausted.then_some(DraftStopReason::Entropy);
             if let Some(reason) = exhausted.or_else(|| sequence.session.must_stop(now)) {
-                self.finish_draft(index, reason);
+                self.finish_draft(index, reason, Guess::Unread);
             }
         }
     }
 
-    pub(super) fn finish_draft(&mut self, index: usize, reason: DraftStopReason) {
+    /// Sends the proposal, and begins to work ahead from `guess` on where that is wanted.
+    pub(super) fn finish_draft(&mut self, index: usize, reason: DraftStopReason, guess: Guess) {
         let (now, load) = (self.now(), self.load());
         let sequence = &mut self.sequences[index];
-        sequence.depth = 0;
+        let key = sequence.key;
+        sequence.restart_row();
         let started = sequence.session.plan().goal.map(|goal| goal.started);
         let proposal = sequence.session.finished(reason, now, load);
         if let (Some(Message::Proposal(proposal)), Some(started)) = (
@@ -36,10 +56,12 @@ impl Scheduler {
             sequence.proposed = Some(Proposed::new(proposal, started));
         }
         self.send(index, proposal);
+        self.work_ahead(key, guess);
     }
 
     /// Lets a policy that expects nothing of a draft end it before its first row.
-    pub(super) fn begin_draft(&mut self, index: usize) {
+    pub(super) fn begin_draft(&mut self, key: StreamKey) {
+        let Some(index) = self.find(key) else { return };
         let Self {
             parts, sequences, ..
         } = self;
@@ -48,7 +70,7 @@ impl Scheduler {
         if let (Some(_), Some(policy)) = (sequence.session.plan().goal, policy)
             && let Some(cause) = policy.begin(&parts.experience)
         {
-            self.finish_draft(index, stop_reason(cause));
+            self.finish_draft(index, stop_reason(cause), Guess::Unread);
         }
     }
 
@@ -87,81 +109,120 @@ impl Scheduler {
         };
         let temperature = f64::from(drafting.sampler.params().temperature);
         parts.experience.learn(outcome, temperature);
+        for (head, agreement) in parts.experience.newly_adrift() {
+            tracing::warn!(
+                head,
+                observed = agreement.observed(),
+                calibrated = agreement.calibrated(),
+                tokens = agreement.judged,
+                "drafts are accepted at another rate than the heads were calibrated to"
+            );
+        }
         if let Some(policy) = &mut drafting.policy {
             policy.learn(outcome, &mut parts.experience);
         }
     }
 
-    /// Lets the policy of a stream decide on row `row` of the exits that were read.
-    pub(super) fn decide(&mut self, key: StreamKey, band: usize, row: usize) {
+    /// Lets the policy of a stream decide on row `row` of the exits that were read at `head`.
+    pub(super) fn decide(&mut self, key: StreamKey, head: usize, row: usize) {
         let Some(index) = self.find(key) else {
             return;
         };
-        let now = self.now();
+        if self.sequences[index].session.ahead().is_some() {
+            return self.foresee(index, head, row);
+        }
+        let summary = self.summaries[row];
+        let decision = self.ask(index, head, summary);
+        match decision {
+            Decision::Stop(cause) => self.finish_draft(index, stop_reason(cause), Guess::Row(row)),
+            Decision::Deeper => self.sequences[index].depth = head + 1,
+            Decision::Emit | Decision::EmitLast => {
+                let token = self.choose(index, row);
+                let emitted = Emitted {
+                    head,
+                    entropy: summary.entropy,
+                    last: decision == Decision::EmitLast,
+                };
+                self.emit(index, emitted, token);
+            }
+        }
+    }
+
+    /// What the policy says to what an exit says of the draft's next position.
+    pub(super) fn ask(&mut self, index: usize, head: usize, summary: Summary) -> Decision {
+        let Self {
+            parts, sequences, ..
+        } = self;
+        let sequence = &mut sequences[index];
+        let base = sequence.session.plan().goal.map(|goal| goal.base_position);
+        let Some((drafting, base)) = sequence.drafting.as_mut().zip(base) else {
+            return Decision::Stop(StopCause::Confidence);
+        };
+        let Some(policy) = &mut drafting.policy else {
+            return Decision::Stop(StopCause::Confidence);
+        };
+        policy.decide(ExitView {
+            head,
+            deepest: head + 1 == parts.decoder.band_ends().len(),
+            summary: &summary,
+            drafted: drafting.history.len().saturating_sub(base),
+            experience: &parts.experience,
+        })
+    }
+
+    /// The token that row `row` of the exits that were read chooses; none where nothing may be
+    /// chosen (every token masked, say).
+    pub(super) fn choose(&mut self, index: usize, row: usize) -> Option<u32> {
         let Self {
             parts,
             sequences,
             logits,
-            summaries,
             scratch,
             ..
         } = self;
-        let sequence = &mut sequences[index];
-        let Some(drafting) = &mut sequence.drafting else {
-            return;
+        let drafting = sequences[index].drafting.as_mut()?;
+        let vocabulary = parts.decoder.vocabulary();
+        let logits = &logits[row * vocabulary..(row + 1) * vocabulary];
+        let choice = drafting.sampler.choose(logits, &drafting.history, scratch);
+        choice.ok()
+    }
+
+    /// Drafts a token. True if that ends the draft: its proposal is sent then.
+    pub(super) fn emit(&mut self, index: usize, emitted: Emitted, token: Option<u32>) -> bool {
+        let now = self.now();
+        let sequence = &mut self.sequences[index];
+        let Some(token_id) = token else {
+            // Where nothing may be chosen there is nothing to propose.
+            self.finish_draft(index, DraftStopReason::Entropy, Guess::Token(None));
+            return true;
         };
-        let Some(policy) = &mut drafting.policy else {
-            return;
+        let base = sequence.session.plan().goal.map(|goal| goal.base_position);
+        let (Some(drafting), Some(base)) = (sequence.drafting.as_mut(), base) else {
+            return true;
         };
-        let deepest = band + 1 == parts.decoder.band_ends().len();
-        let summary = &summaries[row];
-        let goal = sequence.session.plan().goal;
-        let base = goal.map_or(0, |goal| goal.base_position);
-        let decision = policy.decide(ExitView {
-            head: band,
-            deepest,
-            summary,
-            drafted: drafting.history.len().saturating_sub(base),
-            experience: &parts.experience,
+        drafting.history.push(token_id);
+        let drafted = drafting.history.len().saturating_sub(base);
+        let policy = drafting.policy.as_ref();
+        let full = policy.is_some_and(|policy| drafted >= policy.max_draft_tokens());
+        sequence.session.drafted(DraftedToken {
+            token_id,
+            exit_head: emitted.head as u32,
+            entropy: emitted.entropy,
         });
-        match decision {
-            Decision::Stop(cause) => self.finish_draft(index, stop_reason(cause)),
-            Decision::Deeper => sequence.depth = band + 1,
-            Decision::Emit | Decision::EmitLast => {
-                let vocabulary = parts.decoder.vocabulary();
-                let logits = &logits[row * vocabulary..(row + 1) * vocabulary];
-                let choice = drafting.sampler.choose(logits, &drafting.history, scratch);
-                // Where nothing may be chosen (every token masked, say) there is nothing to propose.
-                let Ok(token_id) = choice else {
-                    self.finish_draft(index, DraftStopReason::Entropy);
-                    return;
-                };
-                drafting.history.push(token_id);
-                let entropy = summary.entropy;
-                let most = policy.max_draft_tokens();
-                let drafted = drafting.history.len();
-                sequence.session.drafted(DraftedToken {
-                    token_id,
-                    exit_head: band as u32,
-                    entropy,
-                });
-                sequence.depth = 0;
-                sequence.waiting_since = now;
-                let end = if decision == Decision::EmitLast {
-                    Some(DraftStopReason::Cost)
-                } else {
-                    (drafted - base >= most).then_some(DraftStopReason::MaxDraft)
-                };
-                if let Some(end) = end {
-                    let reason = sequence.session.must_stop(now).unwrap_or(end);
-                    self.finish_draft(index, reason);
-                }
-            }
-        }
+        sequence.restart_row();
+        sequence.waiting_since = now;
+        let end = match (emitted.last, full) {
+            (true, _) => DraftStopReason::Cost,
+            (false, true) => DraftStopReason::MaxDraft,
+            (false, false) => return false,
+        };
+        let reason = sequence.session.must_stop(now).unwrap_or(end);
+        self.finish_draft(index, reason, Guess::Unread);
+        true
     }
 }
 
-fn stop_reason(cause: StopCause) -> DraftStopReason {
+pub(super) fn stop_reason(cause: StopCause) -> DraftStopReason {
     match cause {
         StopCause::Confidence => DraftStopReason::Entropy,
         StopCause::Cost => DraftStopReason::Cost,

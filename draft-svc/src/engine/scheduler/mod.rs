@@ -1,13 +1,14 @@
 //! The loop of the engine. Each step takes one band and every sequence that waits for it.
 
+mod ahead;
 mod drafts;
 mod step;
 mod streams;
 
-use super::{Command, EngineParts, StreamKey, sequence::Sequence};
+use super::{Command, Condition, EngineParts, Incoming, StreamKey, sequence::Sequence};
 use crate::Error;
 use dssd_common::{entropy::Summary, sampling::Scratch};
-use dssd_proto::v1::DrafterLoad;
+use dssd_proto::v1::{DrafterLoad, ExitHeadAgreement};
 use std::{
     sync::mpsc::Receiver,
     time::{Duration, Instant},
@@ -20,6 +21,8 @@ pub(super) struct Scheduler {
     parts: EngineParts,
     sequences: Vec<Sequence>,
     started: Instant,
+    /// When the last step began, if it was work ahead.
+    ahead_since: Option<Instant>,
     step_seconds: f64,
     hidden: Vec<f32>,
     logits: Vec<f32>,
@@ -33,6 +36,7 @@ impl Scheduler {
             parts,
             sequences: Vec::new(),
             started: Instant::now(),
+            ahead_since: None,
             step_seconds: 0.0,
             hidden: Vec::new(),
             logits: Vec::new(),
@@ -77,20 +81,45 @@ impl Scheduler {
     fn handle(&mut self, command: Command) -> bool {
         match command {
             Command::Shutdown => return false,
-            Command::Open(key, outbox) => self.open(key, outbox),
-            Command::Message(key, message, _permit) => {
-                if let Some(index) = self.find(key) {
-                    self.on_message(index, *message);
-                }
-            }
+            Command::Open(key, peer) => self.open(key, peer),
+            Command::Message(key, incoming) => self.receive(key, incoming),
             Command::Close(key) => {
                 if let Some(index) = self.find(key) {
                     self.remove(index);
                 }
             }
-            Command::Load(reply) => _ = reply.send(self.load()),
+            Command::Describe(reply) => _ = reply.send(self.condition()),
         }
         true
+    }
+
+    fn receive(&mut self, key: StreamKey, incoming: Incoming) {
+        // What came during a step of work ahead had to wait for its end.
+        if self
+            .ahead_since
+            .is_some_and(|begun| incoming.arrived > begun)
+        {
+            let waited = incoming.arrived.elapsed().as_secs_f64();
+            self.parts.experience.ahead.delayed(waited);
+        }
+        if let Some(index) = self.find(key) {
+            self.on_message(index, *incoming.message);
+        }
+    }
+
+    fn condition(&self) -> Condition {
+        let agreements = self.parts.experience.agreements().enumerate();
+        let exit_heads = agreements.map(|(head, agreement)| ExitHeadAgreement {
+            exit_head: head as u32,
+            judged_tokens: agreement.judged,
+            observed_acceptance: agreement.observed(),
+            calibrated_acceptance: agreement.calibrated(),
+            drift: agreement.drift(),
+        });
+        Condition {
+            load: self.load(),
+            exit_heads: exit_heads.collect(),
+        }
     }
 
     fn find(&self, key: StreamKey) -> Option<usize> {
@@ -99,3 +128,6 @@ impl Scheduler {
             .position(|sequence| sequence.key == key)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,9 +3,12 @@
 use super::Scheduler;
 use crate::{
     Result,
-    engine::{EngineParts, StreamKey, sequence::Want},
+    engine::{
+        EngineParts, StreamKey,
+        sequence::{Sequence, Want},
+    },
 };
-use dssd_common::model::Span;
+use dssd_common::{kv::KvCache, model::Span};
 use std::time::Instant;
 use tonic::Status;
 
@@ -14,14 +17,19 @@ const NEWEST: f64 = 0.1;
 
 impl Scheduler {
     /// Runs the band of the sequence that has waited longest, for every sequence that waits for
-    /// that band; false if there is nothing to do.
+    /// that band; where none waits, works ahead by a band. False if there is nothing to do.
     pub(super) fn step(&mut self) -> bool {
         self.stop_drafts();
-        let batch = self.plan();
+        let begun = Instant::now();
+        let mut batch = self.plan(Sequence::want);
+        let ahead = batch.is_empty();
+        if ahead {
+            batch = self.plan(Sequence::want_ahead);
+        }
+        self.ahead_since = (ahead && !batch.is_empty()).then_some(begun);
         if batch.is_empty() {
             return false;
         }
-        let begun = Instant::now();
         if let Err(error) = self.pass(&batch) {
             tracing::error!(%error, "a pass failed");
             let mut keys: Vec<StreamKey> = batch
@@ -38,7 +46,10 @@ impl Scheduler {
         true
     }
 
-    fn plan(&self) -> Vec<(usize, Want)> {
+    fn plan(
+        &self,
+        want: impl Fn(&Sequence, &KvCache, usize) -> Option<Want>,
+    ) -> Vec<(usize, Want)> {
         let mut budget = self.parts.max_step_rows;
         let mut order: Vec<usize> = (0..self.sequences.len()).collect();
         order.sort_by_key(|&index| self.sequences[index].waiting_since);
@@ -47,7 +58,7 @@ impl Scheduler {
             if budget == 0 {
                 break;
             }
-            let Some(want) = self.sequences[index].want(&self.parts.kv, budget) else {
+            let Some(want) = want(&self.sequences[index], &self.parts.kv, budget) else {
                 continue;
             };
             if batch
@@ -109,11 +120,7 @@ impl Scheduler {
         let mut readers = Vec::new();
         for (index, _, rows, want) in &placed {
             row += rows;
-            let policy = sequences[*index]
-                .drafting
-                .as_ref()
-                .and_then(|drafting| drafting.policy.as_ref());
-            if want.decides && policy.is_some_and(|policy| policy.reads(band)) {
+            if want.decides && sequences[*index].reads(band) {
                 hidden.extend_from_slice(&states[(row - 1) * width..row * width]);
                 readers.push(sequences[*index].key);
             }

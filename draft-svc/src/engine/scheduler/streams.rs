@@ -4,55 +4,61 @@ use super::Scheduler;
 use crate::{
     Error, Result,
     engine::{
-        Outbox, StreamKey,
+        Peer, StreamKey,
         sequence::{Drafting, Sequence},
     },
     session::DraftSession,
 };
-use dssd_proto::v1::{Commit, DrafterMessage, VerifierMessage, verifier_message};
+use dssd_proto::v1::{DrafterMessage, VerifierMessage, verifier_message};
 use tonic::Status;
 
 impl Scheduler {
-    pub(super) fn open(&mut self, key: StreamKey, outbox: Outbox) {
+    pub(super) fn open(&mut self, key: StreamKey, peer: Peer) {
         if self.sequences.len() >= self.parts.max_sequences {
             let reason = format!(
                 "{} streams are open, the most that this drafter takes",
                 self.sequences.len()
             );
             // A verifier that is gone needs no answer.
-            _ = outbox.try_send(Err(Error::NoRoom(reason).into()));
+            _ = peer.outbox.try_send(Err(Error::NoRoom(reason).into()));
             return;
         }
         let session = DraftSession::new(self.parts.profile.clone());
-        self.sequences.push(Sequence::new(key, outbox, session));
+        self.sequences.push(Sequence::new(key, peer, session));
     }
 
     pub(super) fn on_message(&mut self, index: usize, message: VerifierMessage) {
         let (now, load) = (self.now(), self.load());
+        let sequence = &mut self.sequences[index];
+        let (key, epoch) = (sequence.key, sequence.session.epoch());
         let commit = match &message.message {
             Some(verifier_message::Message::Commit(commit)) => Some(commit.clone()),
             _ => None,
         };
-        let sequence = &mut self.sequences[index];
-        sequence.waiting_since = now;
-        sequence.depth = 0;
+        let outdated = match &message.message {
+            Some(verifier_message::Message::Commit(commit)) => commit.epoch <= epoch,
+            Some(verifier_message::Message::Open(open)) => open.last_epoch < epoch,
+            None => false,
+        };
         let unfinished = sequence.session.plan().goal.map(|goal| goal.started);
-        match sequence.session.on_message(message, now, load) {
-            Ok(answer) => match self.follow(index) {
-                Ok(()) => {
-                    // A Commit that is not the newest tells nothing.
-                    let taken =
-                        |commit: &Commit| commit.epoch == self.sequences[index].session.epoch();
-                    if let Some(commit) = commit.filter(taken) {
-                        self.learn(index, &commit, unfinished);
-                    }
-                    self.begin_draft(index);
-                    self.send(index, answer);
-                }
-                Err(error) => self.end(index, error.into()),
-            },
-            Err(refusal) => self.end(index, Error::Refused(refusal).into()),
+        let answer = match sequence.session.on_message(message, now, load) {
+            // Whatever is under way goes on.
+            Ok(_) if outdated => return,
+            Ok(answer) => answer,
+            Err(refusal) => return self.end(index, Error::Refused(refusal).into()),
+        };
+        sequence.waiting_since = now;
+        sequence.restart_row();
+        let foresight = sequence.foresight.take();
+        if let Err(error) = self.follow(index) {
+            return self.end(index, error.into());
         }
+        if let Some(commit) = commit {
+            self.learn(index, &commit, unfinished);
+        }
+        self.send(index, answer);
+        self.begin_draft(key);
+        self.replay(key, foresight);
     }
 
     /// Brings history and cache of a sequence to what its session holds.

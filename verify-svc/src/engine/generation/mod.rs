@@ -62,8 +62,7 @@ impl Generation {
         let mut open = request
             .draft
             .as_ref()
-            .map(|draft| draft.open.clone())
-            .unwrap_or_default();
+            .map_or_else(undrafted, |draft| draft.open.clone());
         open.token_ids = [request.prompt.as_slice(), &request.resumed].concat();
         let rule = request.early_exit.take();
         let generation = Self {
@@ -128,11 +127,7 @@ impl Generation {
         }
         match self.session.next(now) {
             Next::Wait { until } => Turn::Wait(until),
-            Next::Plain(reason) => {
-                let off = self.request.draft.is_none();
-                let reason = if off { PlainReason::Off } else { reason };
-                run(tokens, WorkKind::Plain(Some(reason)))
-            }
+            Next::Plain(reason) => run(tokens, WorkKind::Plain(Some(reason))),
             Next::Verify(mut proposal) => {
                 // The newest token needs a row of its own; what does not fit counts as rejected.
                 proposal.tokens.truncate(budget - 1);
@@ -145,15 +140,14 @@ impl Generation {
     /// The newest row on its way, which found no exit so far: with it, or before it, go the rows
     /// that left the model earlier and lack the next band.
     fn deeper(&self, kv: &KvCache, budget: usize) -> Work {
-        let band = self.early_exit.as_ref().map_or(0, |early| early.depth);
+        let bands = kv.layout().band_ends.len();
+        let lacks = |band: &usize| kv.len(self.sequence, *band) < self.history.len();
+        let band = (0..bands).find(lacks).unwrap_or(bands - 1);
         let held = kv.len(self.sequence, band);
         let lacking = self.history.len() - held;
         let (bands, kind) = match lacking <= budget {
-            true => (
-                band..kv.layout().band_ends.len(),
-                WorkKind::Plain(Some(PlainReason::Off)),
-            ),
-            false => (band..band + 1, WorkKind::Prefill),
+            true => (band..bands, WorkKind::Plain(Some(PlainReason::Off))),
+            false => (band..band + 1, WorkKind::LateFill),
         };
         let rows = lacking.min(budget);
         Work {
@@ -201,14 +195,7 @@ impl Generation {
         scratch: &mut Scratch,
     ) -> Result<Outcome> {
         let draft: Option<Vec<u32>> = match &work.kind {
-            WorkKind::Prefill => return Ok(Outcome::default()),
-            WorkKind::Plain(_) if pass.stopped.is_some() => {
-                if let (Some(early), Some(band)) = (&mut self.early_exit, pass.stopped) {
-                    early.depth = band;
-                }
-                self.verify_time += pass.seconds;
-                return Ok(Outcome::default());
-            }
+            WorkKind::Prefill | WorkKind::LateFill => return Ok(Outcome::default()),
             WorkKind::Plain(_) => None,
             WorkKind::Verify(proposal) => {
                 Some(proposal.tokens.iter().map(|token| token.token_id).collect())
@@ -242,6 +229,11 @@ impl Generation {
         Ok(outcome)
     }
 
+    /// A step was a part of the way to the next token.
+    pub(super) fn went_on(&mut self, seconds: Duration) {
+        self.verify_time += seconds;
+    }
+
     /// Takes one chosen token; says whether it ends the generation.
     fn take(&mut self, token: u32, logits: &[f32]) -> Result<Option<End>> {
         let top = self.request.logprobs;
@@ -273,5 +265,16 @@ impl Generation {
     pub(super) fn emit(&self, event: Event) {
         // A closed channel is noticed at the next step.
         _ = self.request.events.send(event);
+    }
+}
+
+/// What a session without drafts holds.
+fn undrafted() -> v1::Open {
+    v1::Open {
+        speculation: Some(v1::Speculation {
+            mode: v1::SpeculationMode::Off.into(),
+            ..v1::Speculation::default()
+        }),
+        ..v1::Open::default()
     }
 }

@@ -29,7 +29,7 @@ impl Generation {
         let (proposal, plain_reason) = match &work.kind {
             WorkKind::Verify(proposal) => (proposal, PlainReason::Unspecified),
             WorkKind::Plain(reason) => (&nothing, reason.unwrap_or_default()),
-            WorkKind::Prefill => (&nothing, PlainReason::Unspecified),
+            WorkKind::Prefill | WorkKind::LateFill => (&nothing, PlainReason::Unspecified),
         };
         let traced = |(i, token): (usize, &v1::DraftedToken)| v1::TracedToken {
             token_id: token.token_id,

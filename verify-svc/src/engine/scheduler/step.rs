@@ -102,8 +102,7 @@ impl Scheduler {
         let most = parts.limits.max_step_rows;
         let passages = pass.run(&mut parts.decoder, &mut parts.kv, &passengers, most)?;
         let seconds = begun.elapsed();
-        // Where rows may leave, the time says nothing of a step of the whole model.
-        if passengers.iter().all(|passenger| passenger.rule.is_none()) {
+        if pass.is_complete() {
             self.cost.observe(batch.rows(), seconds.as_secs_f64());
         }
         Ok((passages, seconds))
@@ -144,10 +143,18 @@ impl Scheduler {
         work: &Work,
         pass: &PassResult<'_>,
     ) -> Option<Result<End>> {
-        if matches!(work.kind, WorkKind::Prefill) {
-            return None;
+        match work.kind {
+            WorkKind::Prefill => return None,
+            WorkKind::LateFill => {
+                self.generations[index].went_on(pass.seconds);
+                return None;
+            }
+            WorkKind::Plain(_) if pass.stopped => {
+                self.generations[index].went_on(pass.seconds);
+                return None;
+            }
+            WorkKind::Plain(_) | WorkKind::Verify(_) => {}
         }
-        let stopped = pass.stopped.is_some();
         let Self {
             parts,
             generations,
@@ -159,9 +166,6 @@ impl Scheduler {
             Ok(outcome) => outcome,
             Err(error) => return Some(Err(error)),
         };
-        if stopped {
-            return None;
-        }
         if outcome.accepted.is_some_and(|accepted| accepted > 0) {
             self.praise(index);
         }

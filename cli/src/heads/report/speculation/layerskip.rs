@@ -108,7 +108,7 @@ impl Drafts {
             tokens_per_second: rate(runs),
             draft_acceptance_rate: acceptance(&total).unwrap_or_default(),
             mean_acceptance_length: mean_acceptance_length(&total).unwrap_or(1.0),
-            wasted_per_token: (total.drafted - total.accepted) as f64 / total.tokens.max(1) as f64,
+            wasted_per_token: total.wasted() as f64 / total.tokens.max(1) as f64,
             coverage: total.drafts as f64 / total.passes.max(1.0),
         }
     }
@@ -183,7 +183,7 @@ fn on_line(a: (f64, f64), b: (f64, f64), x: f64) -> Option<f64> {
     } else {
         (x - a.0) / (b.0 - a.0)
     };
-    inside.then(|| a.1 + share * (b.1 - a.1))
+    inside.then_some(a.1 + share * (b.1 - a.1))
 }
 
 #[cfg(test)]

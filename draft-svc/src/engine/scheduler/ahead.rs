@@ -1,0 +1,240 @@
+//! Work ahead: drafting on while the verifier runs, and taking from it what is asked for.
+
+use super::{
+    Scheduler,
+    drafts::{Emitted, stop_reason},
+};
+use crate::engine::{
+    StreamKey,
+    foresight::{Foresight, Position, Reading},
+};
+use dssd_common::{
+    policy::{Decision, ExitView},
+    serve::WorkAhead,
+};
+use dssd_proto::v1::DraftStopReason;
+
+/// The verifier's own token behind a draft, as the drafter guesses it.
+pub(super) enum Guess {
+    /// Its exit was not read yet.
+    Unread,
+    /// What the exit in this row of the last pass chooses.
+    Row(usize),
+    /// Chosen; none where nothing may be.
+    Token(Option<u32>),
+}
+
+/// How far what was foretold carries a draft.
+enum Carried {
+    /// To its end.
+    Finished,
+    /// To the next position, of which nothing was foretold.
+    Emitted,
+    /// To this exit of the next position.
+    Exit(usize),
+}
+
+impl Scheduler {
+    /// After a proposal: begins to work ahead, where that is wanted.
+    pub(super) fn work_ahead(&mut self, key: StreamKey, guess: Guess) {
+        let Some(index) = self.find(key).filter(|&index| self.pays_ahead(index)) else {
+            return;
+        };
+        let guess = match guess {
+            Guess::Unread => None,
+            Guess::Row(row) => self.choose(index, row),
+            Guess::Token(token) => token,
+        };
+        let Self {
+            parts, sequences, ..
+        } = self;
+        let sequence = &mut sequences[index];
+        let Some(drafting) = &mut sequence.drafting else {
+            return;
+        };
+        let Some(mut policy) = drafting.policy.as_ref().map(|policy| policy.duplicate()) else {
+            return;
+        };
+        let declines = policy.begin(&parts.experience).is_some();
+        if declines || !sequence.session.work_ahead(guess) {
+            return;
+        }
+        drafting.follow(sequence.session.tokens());
+        parts
+            .kv
+            .truncate(drafting.id, sequence.session.plan().truncate_to);
+        sequence.foresight = Some(Foresight::new(policy));
+        sequence.restart_row();
+    }
+
+    fn pays_ahead(&mut self, index: usize) -> bool {
+        match self.parts.work_ahead {
+            WorkAhead::Off => false,
+            WorkAhead::On => true,
+            WorkAhead::Auto => {
+                !self.sequences[index].same_host && self.parts.experience.ahead.pays()
+            }
+        }
+    }
+
+    /// Goes on ahead with what an exit said, which was read in row `row` of the last pass.
+    pub(super) fn foresee(&mut self, index: usize, head: usize, row: usize) {
+        let token = self.choose(index, row);
+        let Self {
+            parts,
+            sequences,
+            summaries,
+            ..
+        } = self;
+        let sequence = &mut sequences[index];
+        let (Some(drafting), Some(foresight), Some(plan)) = (
+            sequence.drafting.as_mut(),
+            sequence.foresight.as_mut(),
+            sequence.session.ahead(),
+        ) else {
+            return;
+        };
+        let position = drafting.history.len();
+        // The guess is the one token before the next draft.
+        let guesses = position < plan.base_position;
+        let drafted = position.saturating_sub(plan.base_position);
+        let summary = summaries[row];
+        let decision = foresight.policy.decide(ExitView {
+            head,
+            deepest: head + 1 == parts.decoder.band_ends().len(),
+            summary: &summary,
+            drafted,
+            experience: &parts.experience,
+        });
+        if !guesses {
+            let reading = Reading {
+                head,
+                summary,
+                token,
+            };
+            foresight.keep(drafted, reading);
+        }
+        match (decision, token) {
+            (Decision::Deeper, _) => return sequence.depth = head + 1,
+            (Decision::Stop(_), _) if !guesses => return sequence.session.stop_ahead(),
+            (_, None) => return sequence.session.stop_ahead(),
+            (_, Some(token)) => {
+                drafting.history.push(token);
+                sequence.session.foretold(token);
+            }
+        }
+        sequence.restart_row();
+        let sequence = &mut self.sequences[index];
+        let Some(foresight) = &mut sequence.foresight else {
+            return;
+        };
+        let over = if guesses {
+            foresight.policy.begin(&self.parts.experience).is_some()
+        } else {
+            foresight.positions[drafted].token = token;
+            decision == Decision::EmitLast || drafted + 1 >= foresight.policy.max_draft_tokens()
+        };
+        if over {
+            sequence.session.stop_ahead();
+        }
+    }
+
+    /// A Commit has come. If the draft that it asks for was foretold, shows the policy what exits
+    /// said, and goes on where that ends.
+    pub(super) fn replay(&mut self, key: StreamKey, foresight: Option<Foresight>) {
+        let Some(foresight) = foresight else { return };
+        let index = self.find(key);
+        let came_true = index.is_some_and(|at| self.sequences[at].session.is_foretold());
+        if !came_true {
+            return self.parts.experience.ahead.observe(None);
+        }
+        let saved = self.seconds(&foresight);
+        self.parts.experience.ahead.observe(Some(saved));
+        let mut exit = 0;
+        for position in &foresight.positions {
+            match self.carry(key, position) {
+                Carried::Finished => return,
+                Carried::Emitted => {}
+                Carried::Exit(head) => {
+                    exit = head;
+                    break;
+                }
+            }
+        }
+        self.go_on(key, exit);
+    }
+
+    /// Shows the policy the readings of the draft's next position.
+    fn carry(&mut self, key: StreamKey, position: &Position) -> Carried {
+        let Some(index) = self.find(key) else {
+            return Carried::Finished;
+        };
+        let now = self.now();
+        if let Some(reason) = self.sequences[index].session.must_stop(now) {
+            self.finish_draft(index, reason, Guess::Unread);
+            return Carried::Finished;
+        }
+        for head in 0..self.parts.decoder.band_ends().len() {
+            if !self.sequences[index].reads(head) {
+                continue;
+            }
+            let Some(reading) = position.at(head) else {
+                return Carried::Exit(head);
+            };
+            let decision = self.ask(index, head, reading.summary);
+            if let Decision::Stop(cause) = decision {
+                self.finish_draft(index, stop_reason(cause), Guess::Token(reading.token));
+                return Carried::Finished;
+            }
+            if decision != Decision::Deeper {
+                let emitted = Emitted {
+                    head,
+                    entropy: reading.summary.entropy,
+                    last: decision == Decision::EmitLast,
+                };
+                let ended = self.emit(index, emitted, reading.token);
+                return match (ended, reading.token == position.token) {
+                    (true, _) => Carried::Finished,
+                    (false, true) => Carried::Emitted,
+                    (false, false) => Carried::Exit(0),
+                };
+            }
+        }
+        self.finish_draft(index, DraftStopReason::Entropy, Guess::Unread);
+        Carried::Finished
+    }
+
+    /// Goes on with rows, at an exit of the next position.
+    fn go_on(&mut self, key: StreamKey, exit: usize) {
+        let Some(index) = self.find(key) else { return };
+        let Self {
+            parts, sequences, ..
+        } = self;
+        let sequence = &mut sequences[index];
+        let Some(id) = sequence.drafting.as_ref().map(|drafting| drafting.id) else {
+            return;
+        };
+        let end = sequence.session.tokens().len();
+        // An exit can be read as its row comes through the band, and not later.
+        let band = (0..=exit).find(|&band| parts.kv.len(id, band) < end);
+        sequence.session.resume(band.is_none());
+        parts.kv.truncate(id, sequence.session.plan().truncate_to);
+        sequence.depth = band.unwrap_or(0);
+        sequence.decided = exit;
+    }
+
+    /// What reading all that took, by running means.
+    fn seconds(&self, foresight: &Foresight) -> f64 {
+        let costs = &self.parts.experience.costs;
+        let positions = foresight.positions.iter();
+        let seconds = positions.flat_map(|position| {
+            let first = position.readings.first();
+            let first = first.and_then(|reading| costs.direct(reading.head));
+            let deeper = position.readings.iter().skip(1);
+            first
+                .into_iter()
+                .chain(deeper.filter_map(|reading| costs.step(reading.head)))
+        });
+        seconds.sum()
+    }
+}
