@@ -163,6 +163,17 @@ impl PolicyRuns {
         self.generations.iter().copied().sum()
     }
 
+    /// The first `count` runs alone.
+    pub(crate) fn first(&self, count: usize) -> Self {
+        let count = count.min(self.rates.len());
+        Self {
+            setting: self.setting,
+            rates: self.rates[..count].to_vec(),
+            plain_rates: self.plain_rates[..count].to_vec(),
+            generations: self.generations[..count].to_vec(),
+        }
+    }
+
     /// Adds further runs of the same setting.
     pub(crate) fn extend(&mut self, more: Self) {
         self.rates.extend(more.rates);

@@ -63,7 +63,7 @@ fn temperature(report: &Report, told: &Comparison) -> Result<Markup> {
 fn policies(rows: &[&Row]) -> Markup {
     html! { div.wide { table {
         thead { tr {
-            th { "policy" } th { "settings" } th { "tokens/s" } th { "speed-up" }
+            th { "policy" } th.name { "settings" } th { "tokens/s" } th { "speed-up" }
             th { "modelled" } th { "optimum" } th { "acceptance" } th { "length" } th { "wasted" }
             th { "coverage" } th { "draft" br; "ms" } th { "verify" br; "ms" } th { "wire" br; "ms" }
         } }
@@ -89,7 +89,7 @@ fn auto(told: &Comparison) -> Markup {
     html! {
         table {
             caption { "auto over each other policy, tokens per second: the median of paired ratios" }
-            thead { tr { th { "over" } th { "settings" } th { "ratio" } } }
+            thead { tr { th { "over" } th.name { "settings" } th { "ratio" } } }
             tbody {
                 @for over in &told.auto_over { tr {
                     td { (over.policy) }
@@ -165,7 +165,7 @@ fn layerskip(paper: &LayerSkip) -> Markup {
         table {
             caption { "The paper's comparison: both at their fastest setting of split A, same longest draft" }
             thead { tr {
-                th { "" } th { "settings" } th { "tokens/s" } th { "acceptance" } th { "length" } th { "wasted" } th { "coverage" }
+                th { "" } th.name { "settings" } th { "tokens/s" } th { "acceptance" } th { "length" } th { "wasted" } th { "coverage" }
             } }
             tbody {
                 (side("LayerSkip", &paper.layerskip))

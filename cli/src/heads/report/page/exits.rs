@@ -99,18 +99,21 @@ fn promised(heads: &[HeadSection]) -> Result<String> {
         }
     });
     let series: Vec<Series> = series.collect();
-    let values = series.iter().flat_map(|series| {
-        let ends = series.intervals.iter().flat_map(|&(low, high)| [low, high]);
-        ends.chain(series.points.iter().map(|point| point.0))
-    });
-    let range = Axis::around("", values).range;
+    let promised = series
+        .iter()
+        .flat_map(|series| series.points.iter().map(|point| point.0));
+    let x = Axis::around("promised agreement", promised);
+    let (least, most) = x.range;
+    let ends = series.iter().flat_map(|series| &series.intervals);
+    let ends = ends.flat_map(|&(low, high)| [low, high]);
+    let y = Axis::around("realised agreement", ends.chain([least, most]));
     Chart {
         size: SIZE,
         title: "On the model's continuations",
-        x: Axis::new("promised agreement", range),
-        y: Axis::new("realised agreement", range),
+        x,
+        y,
         series,
-        guide: Some([(range.0, range.0), (range.1, range.1)]),
+        guide: Some([(least, least), (most, most)]),
         legend: Corner::LowerRight,
     }
     .svg()
@@ -126,11 +129,18 @@ pub(super) fn early_exit(report: &Report) -> Result<Markup> {
         return Ok(html! {});
     }
     let charts = [
-        against_depth(rows, report.layers, "agreement", |row| row.agreement)?,
         against_depth(
             rows,
             report.layers,
-            "perplexity over the whole model's",
+            "agreement",
+            Corner::LowerRight,
+            |row| row.agreement,
+        )?,
+        against_depth(
+            rows,
+            report.layers,
+            "perplexity ratio",
+            Corner::UpperRight,
             |row| row.perplexity_ratio,
         )?,
         speed(rows)?,
@@ -183,6 +193,7 @@ fn against_depth(
     rows: &[EarlyExitRow],
     layers: usize,
     label: &str,
+    legend: Corner,
     value: fn(&EarlyExitRow) -> f64,
 ) -> Result<String> {
     let at = |depth: fn(&EarlyExitRow) -> f64| -> Vec<(f64, f64)> {
@@ -198,7 +209,7 @@ fn against_depth(
             Series::new("computed", at(|row| row.layers_per_token), Style::Marked),
         ],
         guide: None,
-        legend: Corner::LowerRight,
+        legend,
     }
     .svg()
 }

@@ -6,7 +6,7 @@ use super::{
     paired::{acceptance, mean_acceptance_length},
     tuning::{Tuning, rate},
 };
-use crate::bench::pair::{PolicyRuns, Totals};
+use crate::bench::pair::PolicyRuns;
 use dssd_common::policy::PolicySpec;
 use dssd_heads::interval::Estimate;
 use serde::Serialize;
@@ -122,27 +122,29 @@ fn fixed_at(runs: &PolicyRuns) -> Option<(usize, usize)> {
     }
 }
 
-/// Every fixed length that was tried; `layers` are those of the heads.
+/// Every fixed length that was tried, each on the same prompts; `layers` are those of the heads.
 pub(super) fn layerskip_grid(tuning: &Tuning, layers: &[usize]) -> Vec<LayerSkipRow> {
+    let common = tuning.common();
     let row = |runs: &PolicyRuns| {
         let (head, tokens) = fixed_at(runs)?;
         Some(LayerSkipRow {
             head,
             layer: *layers.get(head)?,
             tokens,
-            drafts: Drafts::of(runs),
+            drafts: Drafts::of(&runs.first(common)),
         })
     };
     tuning.tried.iter().filter_map(row).collect()
 }
 
-/// Every target agreement that was tried.
+/// Every target agreement that was tried, each on the same prompts.
 pub(super) fn dssd_grid(tuning: &Tuning) -> Vec<DssdRow> {
+    let common = tuning.common();
     let row = |runs: &PolicyRuns| match runs.setting.policy {
         PolicySpec::Agreement { epsilon } => Some(DssdRow {
             epsilon,
             max_draft_tokens: runs.setting.max_draft_tokens,
-            drafts: Drafts::of(runs),
+            drafts: Drafts::of(&runs.first(common)),
         }),
         _ => None,
     };
@@ -157,10 +159,9 @@ fn at_matched_length(
     dssd: &PolicyRuns,
     admits: impl Fn(usize) -> bool,
 ) -> Option<f64> {
-    let all = tuning.tried.iter().chain([dssd]);
-    let common = all.map(|runs| runs.generations.len()).min()?;
+    let common = tuning.common().min(dssd.rates.len());
     let point = |runs: &PolicyRuns| {
-        let total: Totals = runs.generations.iter().take(common).copied().sum();
+        let total = runs.first(common).total();
         Some((mean_acceptance_length(&total)?, acceptance(&total)?))
     };
     let (length, accepted) = point(dssd)?;
@@ -189,7 +190,7 @@ fn on_line(a: (f64, f64), b: (f64, f64), x: f64) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::pair::Setting;
+    use crate::bench::pair::{Setting, Totals};
 
     fn tried(policy: &str, drafts: u64, drafted: u64, accepted: u64) -> PolicyRuns {
         PolicyRuns {

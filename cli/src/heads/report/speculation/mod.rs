@@ -75,7 +75,7 @@ impl Plan {
         let rung = |prompts, survivors| Rung { prompts, survivors };
         Halving {
             rungs: match self.grid {
-                Grid::Whole => vec![rung(4, 4), rung(8, 2), rung(12, 1)],
+                Grid::Whole => vec![rung(6, 4), rung(8, 2), rung(10, 1)],
                 Grid::Corners => vec![rung(1, 1)],
             },
         }

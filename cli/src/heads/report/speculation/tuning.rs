@@ -86,6 +86,12 @@ impl Tuning {
         rate(&self.tried[index])
     }
 
+    /// Generations that every setting had, on the same prompts.
+    pub(super) fn common(&self) -> usize {
+        let each = self.tried.iter().map(|runs| runs.rates.len());
+        each.min().unwrap_or_default()
+    }
+
     /// The setting that a role was tuned to: the fastest of those that were tried longest.
     pub(super) fn winner(&self, role: Role) -> Option<&PolicyRuns> {
         let of_role = || {
