@@ -8,6 +8,7 @@ use crate::{
 };
 use anyhow::Result;
 use clap::Args;
+use dssd_proto::v1::SpeculationMode;
 use std::{io::Write as _, time::Duration};
 use tonic::transport::Uri;
 
@@ -29,6 +30,10 @@ pub(crate) struct GenerateArgs {
     prompt: String,
     #[command(flatten)]
     request: RequestArgs,
+    /// Let tokens leave the model at an exit head that agrees with it this often, such as 0.9: the
+    /// text may then differ from the whole model's, and the server must run with --allow-lossy
+    #[arg(long, value_name = "AGREEMENT", conflicts_with_all = ["policy", "max_draft_tokens"])]
+    early_exit: Option<f32>,
     /// Give up after so many seconds, all attempts included
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     deadline: Option<Duration>,
@@ -63,6 +68,10 @@ pub(crate) async fn run(args: GenerateArgs) -> Result<bool> {
     let mut request = args.request.request(&args.prompt);
     if let Some(speculation) = &mut request.speculation {
         speculation.trace = args.request.trace;
+        if args.early_exit.is_some() {
+            speculation.mode = SpeculationMode::EarlyExit.into();
+            speculation.target_agreement = args.early_exit;
+        }
     }
     let quiet = args.json;
     let mut watch = move |update: Update<'_>| match update {
@@ -83,6 +92,16 @@ pub(crate) async fn run(args: GenerateArgs) -> Result<bool> {
         return Ok(true);
     }
     println!();
+    if let Some(exits) = &summary.early_exit {
+        eprintln!(
+            "{:.0} tokens/s with early exits (lossy): left after {:.1} layers, {:.1} computed for each token, ended by {}",
+            summary.tokens_per_second,
+            exits.exit_depth,
+            exits.layers_per_token,
+            summary.finish_reason,
+        );
+        return Ok(true);
+    }
     eprintln!(
         "{:.0} tokens/s, policy {}, {:.0} % of drafted tokens accepted, ended by {}",
         summary.tokens_per_second,

@@ -49,7 +49,7 @@ async fn main() -> ExitCode {
         Command::Demo(args) => demo::run(args).await,
         Command::Generate(args) => generate::run(args).await,
         Command::Check(args) => check::run(args).await,
-        Command::Heads(command) => heads::run(command),
+        Command::Heads(command) => heads::run(command).await,
         Command::Bench(bench) => bench::run(bench).await,
     };
     match outcome {

@@ -1,7 +1,7 @@
 //! What a generation reports, for people and for programs.
 
 use crate::client::Generated;
-use dssd_proto::v1::{PlainRoundCount, TokenLogprobs};
+use dssd_proto::v1::{self, PlainRoundCount, TokenLogprobs};
 use serde::Serialize;
 
 /// The keys that `demo` and `generate` share; rates in tokens per second.
@@ -19,11 +19,30 @@ pub(crate) struct Summary {
     pub(crate) finish_reason: &'static str,
     pub(crate) seed: u64,
     pub(crate) resumed: u32,
+    /// Whether the text may differ from that of the whole model.
+    lossy: bool,
+    /// Absent unless tokens could leave the model early.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) early_exit: Option<EarlyExit>,
     /// Absent unless they were asked for.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     logprobs: Vec<Logprobs>,
     /// Rounds without a draft, by reason.
     plain_rounds: Vec<PlainRounds>,
+}
+
+/// Where tokens left the model.
+#[derive(Serialize)]
+pub(crate) struct EarlyExit {
+    /// Tokens that left at each exit head, from the shallowest.
+    exit_heads: Vec<u64>,
+    whole_model_tokens: u64,
+    /// Mean number of layers before the exit.
+    pub(crate) exit_depth: f64,
+    /// Layers computed for each token, those filled late included.
+    pub(crate) layers_per_token: f64,
+    /// Share of skipped layers that were never computed.
+    never_filled: f64,
 }
 
 /// Log-probability of a token, in nats, with the most likely ones beside it.
@@ -79,6 +98,18 @@ impl From<TokenLogprobs> for Logprobs {
     }
 }
 
+impl From<v1::EarlyExit> for EarlyExit {
+    fn from(report: v1::EarlyExit) -> Self {
+        Self {
+            exit_heads: report.exit_heads.iter().map(|head| head.count).collect(),
+            whole_model_tokens: report.whole_model_tokens,
+            exit_depth: report.exit_depth,
+            layers_per_token: report.layers_per_token,
+            never_filled: report.never_filled,
+        }
+    }
+}
+
 impl From<&PlainRoundCount> for PlainRounds {
     fn from(rounds: &PlainRoundCount) -> Self {
         let name = rounds.reason().as_str_name();
@@ -110,6 +141,8 @@ impl From<Generated> for Summary {
             finish_reason,
             seed,
             resumed: generated.resumed,
+            lossy: generated.finish.lossy,
+            early_exit: generated.finish.early_exit.map(Into::into),
             logprobs: generated.logprobs.into_iter().map(Into::into).collect(),
             plain_rounds: speculation.plain_rounds.iter().map(Into::into).collect(),
         }

@@ -91,6 +91,10 @@ pub(crate) fn describe(round: &RoundTrace) -> String {
             )
         })
         .collect();
+    if let (Some(head), Some(entropy)) = (round.exit_head, round.entropy) {
+        let token = round.correction;
+        return format!("round {} [] {token}@{head} {entropy:.2}", round.round);
+    }
     let why = match round.drafted.is_empty() {
         true => round.plain_reason().as_str_name(),
         false => round.stop_reason().as_str_name(),

@@ -76,7 +76,10 @@ pub(crate) fn load(
     tokenizer: Option<&Tokenizer>,
 ) -> Result<EngineParts> {
     let default_policy = config.check()?;
-    let heads = trained_heads(config, checkpoint)?;
+    let heads = match config.exits {
+        Some(_) => None,
+        None => ExitHeads::find(config.heads.as_deref(), checkpoint)?,
+    };
     let band_ends = match &heads {
         Some(heads) => heads.heads.iter().map(|head| head.layer).collect(),
         None => untrained_exits(config, checkpoint),
@@ -129,17 +132,6 @@ pub(crate) fn load(
         max_sequences: config.serve.max_sequences,
         max_step_rows: config.serve.max_step_rows,
     })
-}
-
-/// The heads that the settings name, else those in the model's folder.
-fn trained_heads(config: &Config, checkpoint: &Checkpoint) -> Result<Option<ExitHeads>> {
-    let beside = checkpoint
-        .dir()
-        .filter(|dir| config.exits.is_none() && ExitHeads::exist(dir));
-    let Some(dir) = config.heads.as_deref().or(beside) else {
-        return Ok(None);
-    };
-    Ok(Some(ExitHeads::open(dir, checkpoint)?))
 }
 
 fn untrained_exits(config: &Config, checkpoint: &Checkpoint) -> Vec<usize> {

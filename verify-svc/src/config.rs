@@ -1,7 +1,7 @@
 //! Settings of the process: one field for each flag, one environment variable for each field.
 
 use crate::{Error, Result};
-use clap::Parser;
+use clap::{Parser, builder::BoolishValueParser};
 use dssd_common::{
     policy::PolicySpec,
     serve::{ServeArgs, check_positive, default_settings, or_else},
@@ -33,6 +33,12 @@ pub struct Config {
         value_delimiter = ','
     )]
     pub drafts: Vec<Uri>,
+    /// Permit EARLY_EXIT requests: their tokens leave the model at a confident exit, and may differ from the whole model's
+    #[arg(long, env = "DSSD_ALLOW_LOSSY", value_parser = BoolishValueParser::new())]
+    pub allow_lossy: bool,
+    /// Folder of trained exit heads for EARLY_EXIT requests [default: those in the model folder, else untrained exits]
+    #[arg(long, env = "DSSD_HEADS", value_name = "DIR")]
+    pub heads: Option<PathBuf>,
     /// Generated tokens of requests that do not say how many
     #[arg(
         long,
@@ -67,6 +73,10 @@ impl Config {
             "--default-max-new-tokens",
             self.default_max_new_tokens as usize,
         )?;
+        if self.heads.is_some() && !self.allow_lossy {
+            let reason = "--heads (or DSSD_HEADS) is for EARLY_EXIT requests here: permit them with --allow-lossy, or leave it out; drafters have a --heads of their own";
+            return Err(Error::Config(reason.to_owned()));
+        }
         let unfit = |uri: &&Uri| uri.scheme_str() != Some("http") || uri.host().is_none();
         if let Some(uri) = self.drafts.iter().find(unfit) {
             let reason = format!("--draft {uri}: must be http://HOST:PORT");
@@ -107,6 +117,8 @@ mod tests {
         assert!(refused(|c| c.serve.threads = Some(0)).contains("--threads"));
         assert!(refused(|c| c.default_max_new_tokens = 0).contains("--default-max-new-tokens"));
         assert!(refused(|c| c.serve.policy = Some("guess".into())).contains("fixed:HEAD:TOKENS"));
+        let unused = |c: &mut Config| c.heads = Some("h".into());
+        assert!(refused(unused).contains("--allow-lossy"));
         let tls = |c: &mut Config| c.drafts = vec!["https://drafter:50052".parse().unwrap()];
         assert!(refused(tls).contains("http://HOST:PORT"));
     }

@@ -3,6 +3,7 @@
 use crate::{Config, Result};
 use dssd_common::{
     checkpoint::Checkpoint,
+    exit::{Calibration, ExitHeads},
     kv::BLOCK_POSITIONS,
     model::{compute_type, numerics_id},
     policy::PolicySpec,
@@ -21,6 +22,36 @@ pub(crate) struct Served {
     pub(crate) limits: v1::Limits,
     pub(crate) default_policy: PolicySpec,
     pub(crate) tokenizer: Option<Arc<Tokenizer>>,
+    /// Where tokens may leave the model, if lossy requests are permitted.
+    pub(crate) exits: Option<Exits>,
+}
+
+/// The exits of the model.
+pub(crate) struct Exits {
+    /// Layers before each head, from the shallowest.
+    pub(crate) layers: Vec<usize>,
+    /// What the heads' entropies promise, where that is known.
+    pub(crate) calibration: Option<Calibration>,
+    /// Names what is read at the exits.
+    pub(crate) hash: String,
+}
+
+impl Exits {
+    /// The exits of a model that is cut at `band_ends`, the last of which is its own end.
+    pub(crate) fn new(heads: Option<ExitHeads>, band_ends: &[usize]) -> Self {
+        let layers = band_ends[..band_ends.len() - 1].to_vec();
+        Self {
+            hash: match &heads {
+                None => format!("untrained {layers:?}"),
+                Some(heads) => match &heads.calibration {
+                    Some(calibration) => calibration.heads_hash.clone(),
+                    None => heads.hash(),
+                },
+            },
+            calibration: heads.and_then(|heads| heads.calibration),
+            layers,
+        }
+    }
 }
 
 impl Served {
@@ -65,6 +96,7 @@ impl Served {
             limits,
             default_policy: config.check()?,
             tokenizer,
+            exits: None,
         })
     }
 }

@@ -4,11 +4,12 @@ use crate::{
     Config, Error, Result,
     drafters::Drafters,
     engine::{EngineHandle, EngineLimits, EngineParts},
-    served::Served,
+    served::{Exits, Served},
     server::Server,
 };
 use dssd_common::{
     checkpoint::Checkpoint,
+    exit::{self, DEFAULT_EXITS, ExitHeads},
     serve::{Engine, Front, LoadedModel, MAX_MESSAGE_BYTES, Service, load_blocking, open_model},
     tokenizer::Tokenizer,
 };
@@ -91,10 +92,27 @@ fn load(
             "--model: the folder is a split one with {held} of {layers} layers, which is for draft-svc: give the whole model"
         )));
     }
-    let settings = config.serve.model_settings(vec![layers]);
+    let heads = match config.allow_lossy {
+        true => ExitHeads::find(config.heads.as_deref(), checkpoint)?,
+        false => None,
+    };
+    let mut band_ends = match (&heads, config.allow_lossy) {
+        (Some(heads), _) => heads.heads.iter().map(|head| head.layer).collect(),
+        (None, true) => exit::placement(layers, DEFAULT_EXITS),
+        (None, false) => Vec::new(),
+    };
+    band_ends.push(layers);
+    let settings = config.serve.model_settings(band_ends);
     let mut loaded = settings.load(checkpoint)?;
+    if let Some(heads) = &heads {
+        let compute = config.serve.dtype.compute();
+        loaded.decoder.attach_heads(heads, compute)?;
+    }
     loaded.warm_up()?;
-    let served = Served::new(config, checkpoint, tokenizer, &loaded)?;
+    let mut served = Served::new(config, checkpoint, tokenizer, &loaded)?;
+    served.exits = config
+        .allow_lossy
+        .then(|| Exits::new(heads, loaded.decoder.band_ends()));
     tracing::info!(
         model = served.model.model_name,
         numerics_id = served.model.numerics_id,

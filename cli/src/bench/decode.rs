@@ -11,6 +11,9 @@ use super::{
 use serde::Serialize;
 use std::{fmt, path::PathBuf};
 
+/// Most rows of a measured pass.
+const ROWS: usize = 8;
+
 /// Measure plain decoding, passes of several rows, and prefill.
 ///
 /// Example: dssd bench decode --shape pythia-410m --dtype bf16
@@ -60,7 +63,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     let read_bandwidth = read_bandwidth(&subject.kernels);
     let mut passes = Passes::new(&subject, usize::from(args.batch))?;
     stages.begin("passes of several rows");
-    let rows = passes.rows(usize::from(args.rounds))?;
+    let rows = passes.rows(ROWS, usize::from(args.rounds))?;
     stages.begin("plain decoding");
     let (step, phases) = passes.decode(2 * usize::from(args.rounds))?;
     stages.begin("prefill");

@@ -3,10 +3,10 @@
 mod bandwidth;
 mod decode;
 mod kernels;
-mod pair;
+pub(crate) mod pair;
 mod passes;
-mod stages;
-mod subject;
+pub(crate) mod stages;
+pub(crate) mod subject;
 pub(crate) mod timing;
 
 use dssd_common::kernels::WeightType;

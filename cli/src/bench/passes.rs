@@ -18,7 +18,7 @@ const PREFIX: usize = 64;
 const PREFILL: usize = 512;
 const PREFILL_REPEATS: usize = 3;
 /// Most rows of one sequence in one pass.
-const MOST_ROWS: usize = 8;
+const MOST_ROWS: usize = 17;
 
 /// A pass of several rows of one sequence.
 #[derive(Serialize)]
@@ -115,10 +115,10 @@ impl Passes {
         Ok(())
     }
 
-    /// Passes of 1 to 8 rows of one sequence, as verification runs them.
-    pub(super) fn rows(&mut self, rounds: usize) -> anyhow::Result<Vec<RowsReport>> {
+    /// Passes of 1 to `most` rows of one sequence, as verification runs them.
+    pub(super) fn rows(&mut self, most: usize, rounds: usize) -> anyhow::Result<Vec<RowsReport>> {
         let sequence = self.sequences[0];
-        let seconds = interleaved(MOST_ROWS, rounds, |variant| {
+        let seconds = interleaved(most.min(MOST_ROWS), rounds, |variant| {
             self.pass(sequence, PREFIX + variant + 1, true)?;
             self.kv.truncate(sequence, PREFIX);
             anyhow::Ok(())

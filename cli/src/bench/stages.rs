@@ -3,11 +3,11 @@
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// A line on stderr that names the present stage; none where stderr is no terminal.
-pub(super) struct Stages(ProgressBar);
+pub(crate) struct Stages(ProgressBar);
 
 impl Stages {
     /// A line for `count` stages.
-    pub(super) fn new(count: usize) -> Self {
+    pub(crate) fn new(count: usize) -> Self {
         let bar = ProgressBar::new(count as u64);
         if let Ok(style) = ProgressStyle::with_template("{elapsed} [{pos}/{len}] {msg}") {
             bar.set_style(style);
@@ -16,7 +16,7 @@ impl Stages {
     }
 
     /// The next stage begins.
-    pub(super) fn begin(&self, stage: impl Into<std::borrow::Cow<'static, str>>) {
+    pub(crate) fn begin(&self, stage: impl Into<std::borrow::Cow<'static, str>>) {
         self.0.inc(1);
         self.0.set_message(stage);
     }

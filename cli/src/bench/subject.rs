@@ -42,13 +42,13 @@ fn known_shape(name: &str) -> Result<String, String> {
 }
 
 /// A model to measure.
-pub(super) struct Subject {
+pub(crate) struct Subject {
     /// The name of the shape, or of the folder.
-    pub(super) name: String,
-    pub(super) checkpoint: Arc<Checkpoint>,
+    pub(crate) name: String,
+    pub(crate) checkpoint: Arc<Checkpoint>,
     /// The type asked for.
-    pub(super) dtype: Dtype,
-    pub(super) kernels: Arc<Kernels>,
+    pub(crate) dtype: Dtype,
+    pub(crate) kernels: Arc<Kernels>,
 }
 
 impl SubjectArgs {
@@ -72,13 +72,7 @@ impl SubjectArgs {
         let Some(folder) = self.model.clone().or(default) else {
             anyhow::bail!("name a model: --model DIR or --shape NAME");
         };
-        let checkpoint = Arc::new(pair::checkpoint(&folder)?);
-        Ok(Subject {
-            name: folder_name(&folder),
-            checkpoint,
-            dtype,
-            kernels,
-        })
+        Subject::open(&folder, dtype, kernels)
     }
 }
 
@@ -91,6 +85,19 @@ fn folder_name(folder: &Path) -> String {
 }
 
 impl Subject {
+    /// The model in a folder.
+    ///
+    /// # Errors
+    /// If it is no fit checkpoint.
+    pub(crate) fn open(folder: &Path, dtype: Dtype, kernels: Arc<Kernels>) -> anyhow::Result<Self> {
+        Ok(Self {
+            name: folder_name(folder),
+            checkpoint: Arc::new(pair::checkpoint(folder)?),
+            dtype,
+            kernels,
+        })
+    }
+
     /// The folder, as services are told it; weights made in memory have none but the name.
     pub(super) fn folder(&self) -> PathBuf {
         let folder = self.checkpoint.dir();
@@ -101,7 +108,7 @@ impl Subject {
     ///
     /// # Errors
     /// If there is no embedding.
-    pub(super) fn type_name(&self) -> anyhow::Result<&'static str> {
+    pub(crate) fn type_name(&self) -> anyhow::Result<&'static str> {
         let embedding = embedding_name(self.checkpoint.config().architecture);
         let stored = self.checkpoint.tensor(embedding)?.dtype;
         Ok(type_name(self.dtype.compute().unwrap_or(stored)))

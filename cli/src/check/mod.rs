@@ -3,7 +3,7 @@
 mod cluster;
 mod comparison;
 mod faults;
-mod prompts;
+pub(crate) mod prompts;
 mod report;
 mod setting;
 mod table;

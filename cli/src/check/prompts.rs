@@ -32,7 +32,7 @@ pub(super) fn built_in() -> Vec<String> {
 }
 
 /// One prompt a line, or JSON lines with `prompt` or `turns`.
-pub(super) fn read(path: &Path) -> Result<Vec<String>> {
+pub(crate) fn read(path: &Path) -> Result<Vec<String>> {
     let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
     let lines = text.lines().enumerate();
     let prompts: Vec<String> = lines

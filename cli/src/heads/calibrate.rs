@@ -1,7 +1,10 @@
 //! `dssd heads calibrate`: what a head's entropy promises.
 
-use super::{available_threads, progress};
-use anyhow::{Context as _, Result};
+use super::{
+    available_threads, progress,
+    windows::{Documents, continued},
+};
+use anyhow::Result;
 use clap::{Args, ValueEnum};
 use dssd_common::{
     checkpoint::Checkpoint,
@@ -12,8 +15,8 @@ use dssd_common::{
 use dssd_heads::{
     backbone::Backbone,
     calibrate::{CalibrationSettings, Rule, Source, TEMPERATURES, Window, calibrate, collect},
-    corpus::{Corpus, Encoder, HELD_OUT_SHARE, held_out, text_hash},
-    self_text::{SelfTextSettings, continuations},
+    corpus::{Encoder, text_hash},
+    self_text::SelfTextSettings,
 };
 use std::{path::PathBuf, sync::Arc};
 
@@ -82,12 +85,6 @@ pub(crate) struct CalibrateArgs {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Documents {
-    HeldOut,
-    All,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum SourceName {
     Text,
     Continuations,
@@ -119,6 +116,7 @@ pub(super) fn run(mut args: CalibrateArgs) -> Result<bool> {
     let (checkpoint, tokenizer) = open_model(args.model.as_deref())?;
     let mut heads = ExitHeads::open(&args.heads, &checkpoint)?;
     heads.calibration = None;
+    args.documents.check(&heads)?;
     let window = args
         .window
         .unwrap_or(checkpoint.config().max_positions.min(256));
@@ -175,19 +173,13 @@ impl CalibrateArgs {
     }
 
     fn describe(&self) -> String {
-        let names = self.text.iter().filter_map(|path| path.file_name());
-        let names: Vec<_> = names.map(|name| name.to_string_lossy()).collect();
-        let documents = match self.documents {
-            Documents::HeldOut => "held-out documents of ",
-            Documents::All => "",
-        };
         let source = match self.source {
             SourceName::Text => String::new(),
             SourceName::Continuations => {
                 format!("continuations at temperatures {:?} of ", self.temperature)
             }
         };
-        format!("{source}{documents}{}", names.join(", "))
+        format!("{source}{}", self.documents.describe(&self.text))
     }
 }
 
@@ -199,52 +191,19 @@ fn windows(
     window: usize,
     threads: usize,
 ) -> Result<Vec<Window>> {
-    let share = match args.documents {
-        Documents::HeldOut => HELD_OUT_SHARE,
-        Documents::All => 0,
-    };
-    let corpus = Corpus::open(&args.text)?;
-    let texts = held_out(corpus, encoder, share, window, args.tokens)
-        .context("no text to calibrate on; --documents all takes every document")?;
-    let number = |document: usize| u32::try_from(document).unwrap_or(u32::MAX);
+    let texts = args
+        .documents
+        .windows(&args.text, encoder, window, args.tokens)?;
     if args.source == SourceName::Text {
-        let of_text = texts.into_iter().map(|(document, tokens)| Window {
-            document: number(document),
-            tokens,
-            first: 0,
-        });
-        return Ok(of_text.collect());
+        return Ok(texts);
     }
     let beginning = args.prompt_tokens.unwrap_or(DEFAULT_PROMPT_TOKENS).max(1);
-    let (documents, prompts): (Vec<u32>, Vec<Vec<u32>>) = texts
-        .iter()
-        .filter(|(_, tokens)| tokens.len() > beginning)
-        .map(|(document, tokens)| (number(*document), tokens[..beginning].to_vec()))
-        .unzip();
-    anyhow::ensure!(
-        !prompts.is_empty(),
-        "no document has more than --prompt-tokens {beginning} tokens"
-    );
     let settings = SelfTextSettings {
         temperatures: args.temperature.clone(),
         longest: window,
         seed: args.seed,
     };
-    let bar = progress(prompts.len(), "the model continues the texts")?;
-    let observer = &mut |done| bar.set_position(done as u64);
-    let written = continuations(checkpoint, threads, &settings, prompts, observer)?;
-    bar.finish_and_clear();
-    let mut of_model: Vec<Window> = written
-        .into_iter()
-        .map(|written| Window {
-            document: documents[written.prompt as usize],
-            // The row of the prompt's last token is the first that chose a token.
-            first: written.prompt_length - 1,
-            tokens: written.token_ids,
-        })
-        .collect();
-    of_model.sort_by_key(|window| window.document);
-    Ok(of_model)
+    continued(checkpoint, threads, &settings, &texts, beginning)
 }
 
 fn print(calibration: &Calibration, positions: usize) {

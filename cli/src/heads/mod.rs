@@ -2,8 +2,10 @@
 
 mod calibrate;
 mod inspect;
+mod report;
 mod split;
 mod train;
+mod windows;
 
 use anyhow::Result;
 use clap::Subcommand;
@@ -15,15 +17,17 @@ use std::thread;
 pub(crate) enum Heads {
     Train(train::TrainArgs),
     Calibrate(calibrate::CalibrateArgs),
+    Report(report::ReportArgs),
     Split(split::SplitArgs),
     Inspect(inspect::InspectArgs),
 }
 
 /// Runs the command.
-pub(crate) fn run(heads: Heads) -> Result<bool> {
+pub(crate) async fn run(heads: Heads) -> Result<bool> {
     match heads {
         Heads::Train(args) => train::run(args),
         Heads::Calibrate(args) => calibrate::run(args),
+        Heads::Report(args) => report::run(args).await,
         Heads::Split(args) => split::run(args),
         Heads::Inspect(args) => inspect::run(args),
     }

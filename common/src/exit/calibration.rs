@@ -96,12 +96,14 @@ pub struct AcceptanceTable {
 }
 
 impl Calibration {
-    /// Reads the calibration in `dir`, where there is one, which must be of `heads`.
-    pub(super) fn open(dir: &Path, heads: &ExitHeads) -> Result<Option<Self>> {
+    /// Reads the calibration in `dir`, where there is one, which must be of `heads`, whose hash is
+    /// given.
+    pub(super) fn open(dir: &Path, heads: &ExitHeads, heads_hash: &str) -> Result<Option<Self>> {
         let path = dir.join(FILE);
-        let Some(calibration) = json_file::read_optional::<Self>(&path)? else {
+        if !path.exists() {
             return Ok(None);
-        };
+        }
+        let calibration: Self = json_file::read_sealed(&path)?;
         check_format(&path, calibration.format)?;
         let none = || "none".to_owned();
         let tokenizer = heads.tokenizer_hash.clone().unwrap_or_else(none);
@@ -114,7 +116,7 @@ impl Calibration {
         check_same("calibration's tokenizer hash", &tokenizer, &found)?;
         check_same(
             "calibration's heads hash",
-            &heads.hash(),
+            heads_hash,
             &calibration.heads_hash,
         )?;
         match calibration.contradiction(heads) {
@@ -124,7 +126,7 @@ impl Calibration {
     }
 
     pub(super) fn save(&self, dir: &Path) -> Result<()> {
-        json_file::write(&dir.join(FILE), self)
+        json_file::write_sealed(&dir.join(FILE), self)
     }
 
     /// SHA-256 of this calibration as compact JSON, lower-case hexadecimal.

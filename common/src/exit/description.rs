@@ -21,6 +21,9 @@ pub(super) struct Description {
     pub(super) format: u32,
     pub(super) checkpoint_fingerprint: String,
     pub(super) tokenizer_hash: Option<String>,
+    pub(super) held_out_share: u64,
+    /// Of the tensors.
+    pub(super) heads_hash: String,
     pub(super) heads: Vec<HeadDescription>,
 }
 

@@ -25,6 +25,8 @@ pub struct ExitHeads {
     pub checkpoint_fingerprint: String,
     /// SHA-256 of that checkpoint's `tokenizer.json`, where it had one.
     pub tokenizer_hash: Option<String>,
+    /// One document in so many of the text was kept from training; 0: none was.
+    pub held_out_share: u64,
     /// The heads, from shallow to deep, no two at one layer.
     pub heads: Vec<ExitHead>,
     /// What they were calibrated to, where they were.
@@ -75,7 +77,7 @@ impl ExitHeads {
     /// calibration where there is one.
     pub fn open(dir: &Path, checkpoint: &Checkpoint) -> Result<Self> {
         let path = dir.join(DESCRIPTION);
-        let description: Description = json_file::read(&path)?;
+        let description: Description = json_file::read_sealed(&path)?;
         check_format(&path, description.format)?;
         check_same(
             "exit heads' checkpoint fingerprint",
@@ -107,11 +109,24 @@ impl ExitHeads {
         let mut opened = Self {
             checkpoint_fingerprint: description.checkpoint_fingerprint,
             tokenizer_hash: description.tokenizer_hash,
+            held_out_share: description.held_out_share,
             heads,
             calibration: None,
         };
-        opened.calibration = Calibration::open(dir, &opened)?;
+        let hash = opened.hash();
+        check_same("exit heads' hash", &description.heads_hash, &hash)?;
+        opened.calibration = Calibration::open(dir, &opened, &hash)?;
         Ok(opened)
+    }
+
+    /// The heads in `dir`, or without one those in the checkpoint's own folder, if it has any.
+    ///
+    /// # Errors
+    /// As [`ExitHeads::open`].
+    pub fn find(dir: Option<&Path>, checkpoint: &Checkpoint) -> Result<Option<Self>> {
+        let beside = || checkpoint.dir().filter(|dir| Self::exist(dir));
+        let dir = dir.or_else(beside);
+        dir.map(|dir| Self::open(dir, checkpoint)).transpose()
     }
 
     /// Writes the heads, and their calibration where there is one.
@@ -125,6 +140,8 @@ impl ExitHeads {
             format: FORMAT,
             checkpoint_fingerprint: self.checkpoint_fingerprint.clone(),
             tokenizer_hash: self.tokenizer_hash.clone(),
+            held_out_share: self.held_out_share,
+            heads_hash: self.hash(),
             heads: self.heads.iter().map(ExitHead::describe).collect(),
         };
         let (path, new) = (dir.join(WEIGHTS), dir.join(format!("{WEIGHTS}.new")));
@@ -134,7 +151,7 @@ impl ExitHeads {
             .and_then(|()| std::fs::rename(&new, &path))
             .map_err(io)?;
         // Last, because a folder that has it has heads.
-        json_file::write(&dir.join(DESCRIPTION), &description)?;
+        json_file::write_sealed(&dir.join(DESCRIPTION), &description)?;
         self.save_calibration(dir)
     }
 

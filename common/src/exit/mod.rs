@@ -9,9 +9,11 @@ mod calibration;
 mod description;
 mod heads;
 mod reader;
+mod rule;
 
 pub use calibration::{AcceptanceTable, Calibration, HeadCalibration, Realised, Threshold};
 pub use heads::{ExitHead, ExitHeads, HeadKind};
+pub use rule::ExitRule;
 
 /// Exits of a model where nothing is said.
 pub const DEFAULT_EXITS: usize = 4;

@@ -10,7 +10,10 @@ use super::{
     fixed::Fixed,
     product::Product,
 };
-use crate::{Error, Result};
+use crate::{
+    Error, Result,
+    exit::{Calibration, ExitRule},
+};
 use std::{fmt, str::FromStr};
 
 /// The names of all policies, for messages.
@@ -94,13 +97,6 @@ impl PolicySpec {
                 Failing::Dropped
             }
         };
-        let calibrated = || {
-            calibration.ok_or_else(|| {
-                invalid(format!(
-                    "`{self}` needs calibrated exit heads, and none are loaded"
-                ))
-            })
-        };
         Ok(Some(match *self {
             Self::Off => return Ok(None),
             Self::Auto => Box::new(Auto::new(exits.len(), temperature, max_draft_tokens)),
@@ -108,12 +104,8 @@ impl PolicySpec {
                 head,
                 tokens: tokens.min(max_draft_tokens),
             }),
-            Self::Entropy { nats } => Box::new(Entropy {
-                thresholds: vec![Some(nats); exits.len()],
-                max_draft_tokens,
-            }),
-            Self::Agreement { epsilon } => Box::new(Entropy {
-                thresholds: calibrated()?.thresholds(epsilon)?,
+            Self::Entropy { .. } | Self::Agreement { .. } => Box::new(Entropy {
+                rule: self.exit_rule(exits.len(), calibration)?,
                 max_draft_tokens,
             }),
             Self::MaxProbability { head, least, keep } => Box::new(MaxProbability {
@@ -126,7 +118,7 @@ impl PolicySpec {
                 Box::new(AdaEdl::new(head, failing(keep), max_draft_tokens))
             }
             Self::Product { head, least } => {
-                calibrated()?;
+                self.calibrated(calibration)?;
                 Box::new(Product {
                     head,
                     least,
@@ -145,6 +137,28 @@ impl PolicySpec {
             Self::Agreement { epsilon } => Some(epsilon),
             _ => None,
         }
+    }
+
+    /// The thresholds of `entropy`, for so many heads.
+    ///
+    /// # Errors
+    /// If a calibration is needed and there is none, or the policy is another one.
+    pub fn exit_rule(&self, heads: usize, calibration: Option<&Calibration>) -> Result<ExitRule> {
+        match *self {
+            Self::Entropy { nats } => ExitRule::new(vec![Some(nats); heads]),
+            Self::Agreement { epsilon } => {
+                ExitRule::new(self.calibrated(calibration)?.thresholds(epsilon)?)
+            }
+            _ => Err(invalid(format!("`{self}` has no thresholds of entropy"))),
+        }
+    }
+
+    fn calibrated<'a>(&self, calibration: Option<&'a Calibration>) -> Result<&'a Calibration> {
+        calibration.ok_or_else(|| {
+            invalid(format!(
+                "`{self}` needs calibrated exit heads, and none are loaded"
+            ))
+        })
     }
 
     /// The one exit head that it names, if it names one.
@@ -177,7 +191,7 @@ pub struct PolicySettings {
 /// Tokens of a draft of `fixed` where nobody says.
 pub const DEFAULT_FIXED_TOKENS: usize = 4;
 
-/// Target agreement of `entropy` where nobody says.
+/// Target agreement of `entropy`, and of early exits, where nobody says.
 const DEFAULT_AGREEMENT: f32 = 0.9;
 
 impl PolicySpec {

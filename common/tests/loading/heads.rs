@@ -12,7 +12,10 @@ use dssd_common::{
     },
     kernels::WeightType,
 };
+use rand::{Rng as _, SeedableRng as _};
+use rand_chacha::ChaCha8Rng;
 use serde_json::json;
+use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
 use crate::support::{copy, edit, read_json};
@@ -48,6 +51,7 @@ fn made(checkpoint: &Checkpoint) -> ExitHeads {
     let mut heads = ExitHeads {
         checkpoint_fingerprint: checkpoint.fingerprint().unwrap(),
         tokenizer_hash: None,
+        held_out_share: 50,
         heads: vec![head(1, linear), head(3, adapter)],
         calibration: None,
     };
@@ -106,6 +110,50 @@ fn refusal(opened: Result<ExitHeads>) -> String {
     opened
         .expect_err("opened what it had to refuse")
         .to_string()
+}
+
+/// Writes a file as if it had been written so.
+fn seal(path: &Path, mut value: serde_json::Value) {
+    value.as_object_mut().unwrap().remove("sha256");
+    let text = serde_json::to_string_pretty(&value).unwrap();
+    let digest: String = Sha256::digest(&text)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    let sealed = text.replacen("{\n", &format!("{{\n  \"sha256\": \"{digest}\",\n"), 1);
+    fs::write(path, sealed).unwrap();
+}
+
+fn change_sealed(path: &Path, changes: serde_json::Value) {
+    edit(path, changes);
+    seal(path, read_json(path));
+}
+
+#[test]
+fn a_flipped_byte_is_refused_wherever_it_is() {
+    let mut rng = ChaCha8Rng::seed_from_u64(11);
+    for name in [
+        "exit_heads.json",
+        "exit_heads.safetensors",
+        "calibration.json",
+    ] {
+        let (dir, checkpoint) = folder();
+        let path = dir.path().join(name);
+        let whole = fs::read(&path).unwrap();
+        for _ in 0..40 {
+            let mut flipped = whole.clone();
+            let at = rng.random_range(0..whole.len());
+            flipped[at] ^= 1 << rng.random_range(0..7);
+            fs::write(&path, &flipped).unwrap();
+            let error = refusal(ExitHeads::open(dir.path(), &checkpoint));
+            assert!(
+                ["exit_heads", "exit heads", "exits.", name]
+                    .iter()
+                    .any(|part| error.contains(part)),
+                "{at}: {error}"
+            );
+        }
+    }
 }
 
 #[test]
@@ -182,7 +230,7 @@ fn a_description_that_does_not_fit_is_refused() {
     ];
     for (change, named) in cases {
         let (dir, checkpoint) = folder();
-        edit(&dir.path().join("exit_heads.json"), change);
+        change_sealed(&dir.path().join("exit_heads.json"), change);
         let error = refusal(ExitHeads::open(dir.path(), &checkpoint));
         assert!(error.contains(named), "`{named}` is not named in: {error}");
     }
@@ -197,7 +245,7 @@ fn damaged_head_weights_are_refused() {
     let error = refusal(ExitHeads::open(dir.path(), &checkpoint));
     assert!(error.contains("exit_heads.safetensors"), "{error}");
     fs::write(&path, whole).unwrap();
-    edit(
+    change_sealed(
         &dir.path().join("exit_heads.json"),
         json!({ "heads": [{ "layer": 1, "kind": "linear" }, { "layer": 3, "kind": "adapter", "rank": 9 }] }),
     );
@@ -212,7 +260,7 @@ fn damaged_head_weights_are_refused() {
 fn a_calibration_of_something_else_is_refused() {
     let with = |change: serde_json::Value| {
         let (dir, checkpoint) = folder();
-        edit(&dir.path().join("calibration.json"), change);
+        change_sealed(&dir.path().join("calibration.json"), change);
         refusal(ExitHeads::open(dir.path(), &checkpoint))
     };
     for field in ["checkpoint_fingerprint", "tokenizer_hash", "heads_hash"] {
@@ -234,7 +282,7 @@ fn tables_that_cannot_be_are_refused() {
         let path = dir.path().join("calibration.json");
         let mut file = read_json(&path);
         *file.pointer_mut(pointer).unwrap() = value;
-        fs::write(&path, file.to_string()).unwrap();
+        seal(&path, file);
         refusal(ExitHeads::open(dir.path(), &checkpoint))
     };
     assert!(with("/heads/1/layer", json!(2)).contains("`heads`"));

@@ -22,6 +22,8 @@ pub struct Samples {
     pub temperatures: Vec<f64>,
     /// The document of each position, ascending.
     pub documents: Vec<u32>,
+    /// Nats that the whole model gives the text's next token: −ln of its probability.
+    pub surprisal: Vec<f32>,
     /// One for each head, from shallow to deep.
     pub heads: Vec<HeadSamples>,
 }
@@ -41,6 +43,10 @@ pub struct HeadSamples {
     pub margin_logit: Vec<f32>,
     /// Whether its arg-max is the whole model's.
     pub agrees: Vec<bool>,
+    /// Nats that the head gives the text's next token.
+    pub surprisal: Vec<f32>,
+    /// KL(whole model ‖ head), in nats.
+    pub divergence: Vec<f32>,
     /// For each temperature, whether its coupled choice is the whole model's.
     pub accepted: Vec<Vec<bool>>,
 }
@@ -160,8 +166,8 @@ pub fn collect(
         seed,
         samples: Samples {
             temperatures: temperatures.to_vec(),
-            documents: Vec::new(),
             heads: heads.heads.iter().map(empty).collect(),
+            ..Samples::default()
         },
         scratch: Scratch::default(),
     };
@@ -204,19 +210,36 @@ impl Collector {
         let kernels = backbone.kernels();
         let decoder = backbone.decoder();
         let vocabulary = decoder.vocabulary();
+        let next = &window.tokens[window.first + 1..];
         let (mut logits, mut summaries) = (Vec::new(), Vec::new());
         decoder.logits(last, &mut logits);
         kernels.summarize(&logits, vocabulary, &mut summaries);
         let wanted = self.choices(window, &logits, vocabulary)?;
-        let arg_max: Vec<u32> = summaries.iter().map(|summary| summary.argmax).collect();
+        self.samples
+            .surprisal
+            .extend(surprisals(&logits, &summaries, next));
+        let whole = summaries.clone();
+        let mut probabilities = std::mem::take(&mut logits);
+        kernels.probabilities(&mut probabilities, &log_sum_exps(&whole));
+        let mut cross_entropy = vec![0.0; whole.len()];
         for (exit, states) in exits.iter().enumerate() {
             let layer = self.samples.heads[exit].layer;
             decoder.exit_logits(layer, states, &mut logits);
             kernels.summarize(&logits, vocabulary, &mut summaries);
             let offered = self.choices(window, &logits, vocabulary)?;
             let head = &mut self.samples.heads[exit];
-            for (summary, arg_max) in summaries.iter().zip(&arg_max) {
-                head.push(summary, summary.argmax == *arg_max);
+            head.surprisal.extend(surprisals(&logits, &summaries, next));
+            kernels.cross_entropy(
+                &probabilities,
+                &mut logits,
+                &log_sum_exps(&summaries),
+                &mut cross_entropy,
+            );
+            for ((summary, whole), cross_entropy) in
+                summaries.iter().zip(&whole).zip(&cross_entropy)
+            {
+                head.push(summary, summary.argmax == whole.argmax);
+                head.divergence.push(cross_entropy - whole.entropy);
             }
             for ((accepted, offered), wanted) in head.accepted.iter_mut().zip(&offered).zip(&wanted)
             {
@@ -258,4 +281,15 @@ impl Collector {
         }
         Ok(all)
     }
+}
+
+fn log_sum_exps(summaries: &[Summary]) -> Vec<f32> {
+    summaries.iter().map(|row| row.log_sum_exp).collect()
+}
+
+/// −ln of the probability of each row's next token, in nats.
+fn surprisals(logits: &[f32], summaries: &[Summary], next: &[u32]) -> impl Iterator<Item = f32> {
+    let vocabulary = logits.len() / summaries.len().max(1);
+    let rows = logits.chunks(vocabulary.max(1)).zip(summaries).zip(next);
+    rows.map(|((row, summary), &token)| summary.log_sum_exp - row[token as usize])
 }

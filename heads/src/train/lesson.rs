@@ -101,11 +101,10 @@ impl<'a> Lesson<'a> {
         })
     }
 
-    /// Counts the head's answer into `tally`, for measuring alone.
-    pub(super) fn hear(&self, exit: usize, head: &TrainableHead, tally: &mut Tally) -> Result<()> {
+    /// The head's logits, `[rows, vocabulary]`.
+    pub(super) fn logits(&self, exit: usize, head: &TrainableHead) -> Result<Vec<f32>> {
         let logits = head.logits(&self.normalised[exit])?;
-        self.judge(logits.flatten_all()?.to_vec1()?, tally);
-        Ok(())
+        Ok(logits.flatten_all()?.to_vec1()?)
     }
 
     /// Tallies logits `[rows, vocabulary]`, and returns the gradient of Σ KL over the rows.

@@ -5,6 +5,7 @@
 
 mod head;
 mod lesson;
+mod material;
 mod optimizer;
 mod quality;
 mod settings;
@@ -12,10 +13,11 @@ mod state;
 mod trainer;
 
 pub use head::{Kind, Origin, Start, TrainableHead};
+pub use material::{Material, Size};
 pub use optimizer::{AdamW, Moments, scheduled};
 pub use quality::Quality;
 pub use settings::{Recipe, TrainSettings};
-pub use trainer::{Event, Material, Outcome, Size, check_folder, train};
+pub use trainer::{Event, Outcome, check_folder, train};
 
 #[cfg(test)]
 mod tests;

@@ -5,6 +5,7 @@ use crate::{
     Result,
     backbone::{Backbone, Teacher},
 };
+use dssd_common::exit::ExitHeads;
 use serde::{Deserialize, Serialize};
 
 /// One head on held-out text.
@@ -37,27 +38,55 @@ impl Tally {
     }
 }
 
+/// Heads that can be measured.
+#[derive(Clone, Copy)]
+pub(super) enum Measured<'a> {
+    /// As they are trained.
+    Training(&'a [TrainableHead]),
+    /// As they are stored, by the pass that serves them; they must be attached to the decoder.
+    Stored(&'a ExitHeads),
+}
+
+impl Measured<'_> {
+    fn layers(&self) -> Vec<usize> {
+        match self {
+            Self::Training(heads) => heads.iter().map(TrainableHead::layer).collect(),
+            Self::Stored(heads) => heads.heads.iter().map(|head| head.layer).collect(),
+        }
+    }
+}
+
 /// Measures heads on windows, `batch` windows in a pass.
 pub(super) fn measure(
     backbone: &mut Backbone,
-    heads: &[TrainableHead],
+    heads: Measured<'_>,
     windows: &[Vec<u32>],
     batch: usize,
 ) -> Result<Vec<Quality>> {
-    let mut tallies = vec![Tally::default(); heads.len()];
+    let layers = heads.layers();
+    let mut tallies = vec![Tally::default(); layers.len()];
     let mut teacher = Teacher::new();
+    let hidden = backbone.decoder().config().hidden;
     for windows in windows.chunks(batch) {
         let windows: Vec<&[u32]> = windows.iter().map(Vec::as_slice).collect();
         let pass = backbone.run(&windows)?;
         for rows in Lesson::parts(backbone, pass.rows) {
-            let lesson = Lesson::new(backbone, &pass, rows, &mut teacher)?;
-            for ((index, head), tally) in heads.iter().enumerate().zip(&mut tallies) {
-                lesson.hear(index, head, tally)?;
+            let lesson = Lesson::new(backbone, &pass, rows.clone(), &mut teacher)?;
+            for (exit, tally) in tallies.iter_mut().enumerate() {
+                let logits = match heads {
+                    Measured::Training(heads) => lesson.logits(exit, &heads[exit])?,
+                    Measured::Stored(_) => {
+                        let states = &pass.exits[exit][rows.start * hidden..rows.end * hidden];
+                        let mut logits = Vec::new();
+                        let decoder = backbone.decoder();
+                        decoder.exit_logits(layers[exit], states, &mut logits);
+                        logits
+                    }
+                };
+                lesson.judge(logits, tally);
             }
         }
     }
-    let both = heads.iter().zip(&tallies);
-    Ok(both
-        .map(|(head, tally)| tally.quality(head.layer()))
-        .collect())
+    let both = layers.into_iter().zip(&tallies);
+    Ok(both.map(|(layer, tally)| tally.quality(layer)).collect())
 }

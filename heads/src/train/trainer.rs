@@ -3,55 +3,22 @@
 use super::{
     head::{Origin, TrainableHead},
     lesson::Lesson,
+    material::{Material, PASS_ROWS, Size, size, windows_at_once},
     optimizer::{AdamW, scheduled},
-    quality::{Quality, Tally, measure},
+    quality::{Measured, Quality, Tally, measure},
     settings::{TrainSettings, difference},
     state::{self, Progress},
 };
 use crate::{
     Error, Result,
     backbone::{Backbone, Teacher},
-    corpus::{Corpus, Encoder, HELD_OUT_SHARE, Windows, held_out},
+    corpus::{Corpus, Encoder, Windows, held_out},
 };
 use candle_core::{Device, Tensor};
-use dssd_common::{
-    checkpoint::Checkpoint, exit::ExitHeads, kernels::Kernels, tokenizer::Tokenizer,
-};
+use dssd_common::{exit::ExitHeads, kernels::Kernels};
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Instant,
-};
-
-/// Positions that go through the model at once.
-const PASS_ROWS: usize = 2048;
-
-/// What a training works with.
-pub struct Material {
-    /// The model.
-    pub checkpoint: Arc<Checkpoint>,
-    /// Its tokenizer, where it has one.
-    pub tokenizer: Option<Arc<Tokenizer>>,
-    /// Text to learn from.
-    pub text: Vec<PathBuf>,
-    /// Text to measure on; a share of `text` if unset.
-    pub held_out: Option<PathBuf>,
-    /// Where the heads go; holds the state of a training that was interrupted.
-    pub out: PathBuf,
-    /// Threads.
-    pub threads: usize,
-}
-
-/// What is known of the work before it starts.
-#[derive(Clone, Copy, Debug)]
-pub struct Size {
-    /// Numbers that move, over all heads.
-    pub parameters: usize,
-    /// Most memory that training needs beside the mapped weights of the model, in bytes.
-    pub peak_bytes: usize,
-}
+use std::{path::Path, sync::Arc, time::Instant};
 
 /// What a training tells while it runs.
 pub enum Event<'a> {
@@ -157,30 +124,6 @@ pub fn check_folder(out: &Path, resume: bool) -> Result<()> {
     }
 }
 
-/// An upper estimate: parameters with their gradients, moments and best values; the states of
-/// one pass; and the logits of one lesson.
-fn size(material: &Material, settings: &TrainSettings) -> Size {
-    use super::head::Kind;
-    let config = material.checkpoint.config();
-    let (hidden, vocabulary) = (config.hidden, config.vocabulary);
-    let heads = settings.layers.len();
-    let map = match settings.kind {
-        Kind::Linear => vocabulary * hidden,
-        Kind::Adapter { rank } => 2 * rank * hidden,
-    };
-    let parameters = heads * (map + 2 * hidden);
-    // Value, best value, two moments, summed gradient, and what a step holds for a moment.
-    let of_parameters = 4 * (5 * parameters + 3 * map) + 4 * vocabulary * hidden;
-    let rows = PASS_ROWS.max(settings.window);
-    let of_states = 4 * rows * (hidden * (2 * heads + 4) + 3 * config.intermediate)
-        + 8 * rows * config.layers * config.kv_features();
-    let of_logits = 4 * 8 * Lesson::rows_at_once(vocabulary) * vocabulary;
-    Size {
-        parameters,
-        peak_bytes: of_parameters + of_states + of_logits,
-    }
-}
-
 struct Trainer<'a> {
     material: &'a Material,
     settings: &'a TrainSettings,
@@ -206,11 +149,7 @@ impl<'a> Trainer<'a> {
     fn new(material: &'a Material, settings: &'a TrainSettings) -> Result<Self> {
         let checkpoint = &material.checkpoint;
         let encoder = Encoder::new(checkpoint, material.tokenizer.clone());
-        let share = if material.held_out.is_some() {
-            0
-        } else {
-            HELD_OUT_SHARE
-        };
+        let share = material.held_out_share();
         let measured = match &material.held_out {
             Some(file) => std::slice::from_ref(file),
             None => &material.text,
@@ -244,7 +183,7 @@ impl<'a> Trainer<'a> {
                 checkpoint,
                 kernels,
                 &settings.layers,
-                PASS_ROWS.div_ceil(length).max(1) + 1,
+                windows_at_once(length),
                 length,
             )?,
             optimizers: optimizers.collect::<Result<_>>()?,
@@ -265,7 +204,7 @@ impl<'a> Trainer<'a> {
     }
 
     fn begin(&mut self) -> Result<()> {
-        self.first = self.quality()?;
+        self.first = self.quality(None)?;
         self.keep(self.first.clone())?;
         self.save()
     }
@@ -355,7 +294,7 @@ impl<'a> Trainer<'a> {
     fn windows_of(&mut self, rows: usize) -> Result<Vec<Vec<u32>>> {
         let mut windows = Vec::new();
         let mut held = 0;
-        let most = PASS_ROWS.div_ceil(self.settings.window).max(1);
+        let most = windows_at_once(self.settings.window);
         while held < rows && windows.len() < most {
             let window = self.windows.next_window()?;
             held += window.len();
@@ -364,14 +303,15 @@ impl<'a> Trainer<'a> {
         Ok(windows)
     }
 
-    fn quality(&mut self) -> Result<Vec<Quality>> {
-        let batch = PASS_ROWS.div_ceil(self.settings.window).max(1);
-        measure(&mut self.backbone, &self.heads, &self.held_out, batch)
+    fn quality(&mut self, heads: Option<&ExitHeads>) -> Result<Vec<Quality>> {
+        let heads = heads.map_or(Measured::Training(&self.heads), Measured::Stored);
+        let batch = windows_at_once(self.settings.window);
+        measure(&mut self.backbone, heads, &self.held_out, batch)
     }
 
     /// Measures the heads, keeps them if they are the best so far, and writes the state down.
     fn measure(&mut self) -> Result<Vec<Quality>> {
-        let quality = self.quality()?;
+        let quality = self.quality(None)?;
         if !mean_kl(&quality).is_finite() {
             let reason = "the heads left the finite numbers: begin anew with a lower one";
             return Err(Error::setting("learning-rate", reason));
@@ -432,10 +372,12 @@ impl<'a> Trainer<'a> {
         let mut heads = ExitHeads {
             checkpoint_fingerprint: self.material.checkpoint.fingerprint()?,
             tokenizer_hash: tokenizer.map(|tokenizer| tokenizer.hash().to_owned()),
+            held_out_share: self.material.held_out_share(),
             heads: stored.collect::<Result<_>>()?,
             calibration: None,
         };
-        let last = self.served_quality(&heads)?;
+        self.backbone.decoder().attach_heads(&heads, None)?;
+        let last = self.quality(Some(&heads))?;
         for (head, quality) in heads.heads.iter_mut().zip(&last) {
             head.agreement = Some(quality.agreement);
         }
@@ -448,35 +390,6 @@ impl<'a> Trainer<'a> {
             seconds: self.seconds(),
             stopped_early: self.done() < 1.0,
         })
-    }
-
-    /// Held-out quality of stored heads, by the pass that serves them.
-    fn served_quality(&mut self, heads: &ExitHeads) -> Result<Vec<Quality>> {
-        self.backbone.decoder().attach_heads(heads, None)?;
-        let mut tallies = vec![Tally::default(); heads.heads.len()];
-        let mut teacher = Teacher::new();
-        let batch = PASS_ROWS.div_ceil(self.settings.window).max(1);
-        for windows in self.held_out.chunks(batch) {
-            let windows: Vec<&[u32]> = windows.iter().map(Vec::as_slice).collect();
-            let pass = self.backbone.run(&windows)?;
-            for rows in Lesson::parts(&mut self.backbone, pass.rows) {
-                let mut logits = vec![Vec::new(); tallies.len()];
-                let hidden = self.backbone.decoder().config().hidden;
-                for (exit, logits) in logits.iter_mut().enumerate() {
-                    let states = &pass.exits[exit][rows.start * hidden..rows.end * hidden];
-                    let layer = heads.heads[exit].layer;
-                    self.backbone.decoder().exit_logits(layer, states, logits);
-                }
-                let lesson = Lesson::new(&mut self.backbone, &pass, rows, &mut teacher)?;
-                for (logits, tally) in logits.into_iter().zip(&mut tallies) {
-                    lesson.judge(logits, tally);
-                }
-            }
-        }
-        let both = heads.heads.iter().zip(&tallies);
-        Ok(both
-            .map(|(head, tally)| tally.quality(head.layer))
-            .collect())
     }
 }
 

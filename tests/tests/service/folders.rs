@@ -74,6 +74,7 @@ async fn a_folder_of_heads_is_drafted_with() {
     let heads = ExitHeads {
         checkpoint_fingerprint: checkpoint.fingerprint().unwrap(),
         tokenizer_hash: tokenizer.map(|tokenizer| tokenizer.hash().to_owned()),
+        held_out_share: 0,
         heads: vec![
             head(&checkpoint, 5, misnamed(&lm_head)),
             head(&checkpoint, 8, lm_head),

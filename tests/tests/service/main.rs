@@ -8,6 +8,7 @@
 
 mod api;
 mod drafter;
+mod early_exit;
 mod ending;
 mod exclusion;
 mod folders;

@@ -2,16 +2,20 @@
 //! running generations into one pass after another.
 
 mod cost;
+mod early_exit;
 mod generation;
 mod link;
 mod logprobs;
 mod output;
+mod pass;
 mod request;
 mod scheduler;
 mod scoring;
 mod work;
 
-pub use request::{DraftRequest, Event, EventSender, GenerateRequest, ScoreRequest, StopRules};
+pub use request::{
+    DraftRequest, Event, EventSender, GenerateRequest, Score, ScoreRequest, StopRules,
+};
 
 use crate::{
     Error, Result,
@@ -128,7 +132,7 @@ impl EngineHandle {
 
 /// What an engine is made of.
 pub struct EngineParts {
-    /// The whole model, as one band.
+    /// The whole model, in one band, or cut at the exits where tokens may leave it.
     pub decoder: Decoder,
     /// Its cache.
     pub kv: KvCache,

@@ -1,6 +1,6 @@
 //! What the engine is asked for and what it answers.
 
-use dssd_common::sampling::SamplingParams;
+use dssd_common::{exit::ExitRule, sampling::SamplingParams};
 use dssd_proto::v1;
 use std::time::Instant;
 use tokio::sync::{mpsc, oneshot};
@@ -28,6 +28,8 @@ pub struct GenerateRequest {
     pub logprobs: Option<usize>,
     /// How to draft; `None` for plain decoding.
     pub draft: Option<DraftRequest>,
+    /// Where tokens leave the model before its end (lossy); `None` for the whole model.
+    pub early_exit: Option<ExitRule>,
     /// Whether every round is reported.
     pub trace: bool,
     /// When to give up.
@@ -78,8 +80,19 @@ pub struct ScoreRequest {
     pub first_index: usize,
     /// Alternatives reported at each position.
     pub top: usize,
+    /// Where tokens leave the model before its end (lossy); `None` for the whole model.
+    pub early_exit: Option<ExitRule>,
     /// When to give up.
     pub deadline: Option<Instant>,
     /// Where the answer goes; when its receiver is dropped the work ends.
-    pub reply: oneshot::Sender<crate::Result<Vec<v1::TokenLogprobs>>>,
+    pub reply: oneshot::Sender<crate::Result<Score>>,
+}
+
+/// What scoring gives.
+#[derive(Debug)]
+pub struct Score {
+    /// One entry for each scored token.
+    pub logprobs: Vec<v1::TokenLogprobs>,
+    /// Where the tokens left the model, if they might before its end.
+    pub early_exit: Option<v1::EarlyExit>,
 }

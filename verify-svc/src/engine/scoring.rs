@@ -1,6 +1,11 @@
 //! Log-probabilities of given tokens, a chunk of rows at a time beside the generations.
 
-use super::{logprobs::token_logprobs, request::ScoreRequest};
+use super::{
+    early_exit::EarlyExit,
+    logprobs::token_logprobs,
+    pass::{Passenger, ReadRow},
+    request::{Score, ScoreRequest},
+};
 use crate::Result;
 use dssd_common::kv::{KvCache, SequenceId};
 use dssd_proto::v1;
@@ -13,14 +18,17 @@ pub(super) struct Scoring {
     pub(super) request: ScoreRequest,
     pub(super) sequence: SequenceId,
     scored: Vec<v1::TokenLogprobs>,
+    early_exit: Option<EarlyExit>,
 }
 
 impl Scoring {
-    pub(super) fn new(request: ScoreRequest, sequence: SequenceId) -> Self {
+    pub(super) fn new(mut request: ScoreRequest, sequence: SequenceId, depths: &[usize]) -> Self {
+        let rule = request.early_exit.take();
         Self {
             request,
             sequence,
             scored: Vec::new(),
+            early_exit: rule.map(|rule| EarlyExit::new(rule, depths)),
         }
     }
 
@@ -31,22 +39,51 @@ impl Scoring {
         &rest[..rest.len().min(CHUNK_ROWS).min(budget)]
     }
 
-    /// Takes the logits of rows `start..`, `[rows, vocabulary]`; true when all tokens are scored.
-    pub(super) fn take(&mut self, start: usize, logits: &[f32], vocabulary: usize) -> Result<bool> {
-        for (row, logits) in logits.chunks_exact(vocabulary).enumerate() {
-            let index = start + row + 1;
-            if index >= self.request.first_index {
-                let token = self.request.tokens[index];
-                self.scored
-                    .push(token_logprobs(logits, token, self.request.top)?);
+    /// What `tokens` are in a step. They go through the whole model wherever they are read: the
+    /// text is given, so its keys and values are needed anyway.
+    pub(super) fn passenger<'a>(&'a self, kv: &KvCache, tokens: &'a [u32]) -> Passenger<'a> {
+        let end = kv.len(self.sequence, 0) + tokens.len();
+        Passenger {
+            sequence: self.sequence,
+            tokens,
+            bands: 0..kv.layout().band_ends.len(),
+            end,
+            // The context is not read.
+            reads: (end + 1)
+                .saturating_sub(self.request.first_index)
+                .min(tokens.len()),
+            rule: self.early_exit.as_ref().map(EarlyExit::rule),
+            leaves: false,
+        }
+    }
+
+    /// Takes what rows `start..` said; true when all tokens are scored.
+    pub(super) fn take(&mut self, start: usize, rows: &[ReadRow<'_>]) -> Result<bool> {
+        for (index, row) in (start + 1..).zip(rows) {
+            let token = self.request.tokens[index];
+            self.scored
+                .push(token_logprobs(row.logits, token, self.request.top)?);
+            if let Some(early) = &mut self.early_exit {
+                early.left(row.exit);
             }
         }
         Ok(self.request.first_index + self.scored.len() == self.request.tokens.len())
     }
 
+    /// Counts which layers were computed, while the cache still knows.
+    pub(super) fn settle(&mut self, kv: &KvCache) {
+        let first = self.request.first_index - 1;
+        if let Some(early_exit) = &mut self.early_exit {
+            early_exit.settle(kv, self.sequence, first);
+        }
+    }
+
     /// Answers the request.
     pub(super) fn finish(self, outcome: Result<()>) {
         // Nobody listens any more if the call was cancelled.
-        _ = self.request.reply.send(outcome.map(|()| self.scored));
+        _ = self.request.reply.send(outcome.map(|()| Score {
+            logprobs: self.scored,
+            early_exit: self.early_exit.as_ref().map(EarlyExit::report),
+        }));
     }
 }

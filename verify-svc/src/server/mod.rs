@@ -2,6 +2,7 @@
 
 mod answer;
 mod deadline;
+mod early_exit;
 mod prompt;
 mod request;
 mod speculation;
@@ -66,17 +67,18 @@ impl Server {
             tokens: checked.tokens.clone(),
             first_index: checked.first_index,
             top: checked.top,
+            early_exit: checked.early_exit,
             deadline: deadline.instant(),
             reply,
         });
-        let logprobs = answer.await.map_err(|_| Error::Draining)??;
+        let score = answer.await.map_err(|_| Error::Draining)??;
         Ok(v1::ScoreResponse {
             token_ids: checked.tokens,
             first_index: checked.first_index as u32,
-            logprobs,
-            numerics_id: self.served.model.numerics_id.clone(),
-            lossy: false,
-            early_exit: None,
+            logprobs: score.logprobs,
+            numerics_id: checked.numerics_id,
+            lossy: score.early_exit.is_some(),
+            early_exit: score.early_exit,
         })
     }
 
@@ -167,7 +169,7 @@ impl Generation for Server {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             limits: Some(self.served.limits),
             default_policy: self.served.default_policy.to_string(),
-            allow_lossy: false,
+            allow_lossy: self.served.exits.is_some(),
             drafters: self
                 .drafters
                 .as_ref()

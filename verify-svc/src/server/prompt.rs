@@ -1,6 +1,7 @@
 //! Text and token ids of requests.
 
 use crate::{Error, Result, served::Served};
+use dssd_common::exit::ExitRule;
 use dssd_proto::v1;
 
 /// Most alternatives with log-probabilities that a request may ask for.
@@ -35,6 +36,8 @@ pub(super) struct CheckedScore {
     pub(super) tokens: Vec<u32>,
     pub(super) first_index: usize,
     pub(super) top: usize,
+    pub(super) early_exit: Option<ExitRule>,
+    pub(super) numerics_id: String,
 }
 
 impl Served {
@@ -50,7 +53,10 @@ impl Served {
             let reason = format!("is {first_index}; must be 1 to {}", length - 1);
             return Err(Error::field("first_index", reason));
         }
+        let early_exit = self.score_rule(request.speculation)?;
         Ok(CheckedScore {
+            numerics_id: self.numerics_id(early_exit.as_ref()),
+            early_exit,
             tokens,
             first_index,
             top: check_logprobs(request.logprobs)?.unwrap_or(0),

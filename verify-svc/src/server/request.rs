@@ -6,7 +6,10 @@ use crate::{
     engine::{DraftRequest, EventSender, GenerateRequest, StopRules},
     served::Served,
 };
-use dssd_common::sampling::{SamplingParams, StopMatcher};
+use dssd_common::{
+    exit::ExitRule,
+    sampling::{SamplingParams, StopMatcher},
+};
 use dssd_proto::v1::{self, Speculation, SpeculationMode};
 use std::time::Instant;
 
@@ -22,6 +25,7 @@ pub(super) struct CheckedRequest {
     logprobs: Option<usize>,
     prompt_info: v1::PromptInfo,
     open: v1::Open,
+    early_exit: Option<ExitRule>,
     trace: bool,
 }
 
@@ -44,9 +48,11 @@ impl Served {
             ));
         }
         let speculation = self.speculation(request.speculation.take())?;
+        let early_exit = self.exit_rule(&speculation)?;
+        let numerics_id = self.numerics_id(early_exit.as_ref());
         let logprobs = check_logprobs(request.logprobs)?;
         let resume = request.resume.take();
-        let seed = self.seed(request.seed, resume.as_ref())?;
+        let seed = seed(request.seed, resume.as_ref(), &numerics_id)?;
         let stops = self.stops(&mut request)?;
         let resumed = self.resumed(resume, &stops)?;
         let (field, prompt) = self.prompt(request.prompt.take().map(Prompt::from))?;
@@ -62,7 +68,7 @@ impl Served {
                 prompt_token_count: prompt.len() as u32,
                 sampling: Some(settings),
                 speculation: Some(speculation),
-                numerics_id: self.model.numerics_id.clone(),
+                numerics_id,
                 max_context: self.limits.max_context,
             },
             prompt,
@@ -70,28 +76,9 @@ impl Served {
             sampling,
             stops,
             logprobs,
+            early_exit,
             trace,
         })
-    }
-
-    fn seed(&self, asked: Option<u64>, resume: Option<&v1::Resume>) -> Result<u64> {
-        let Some(resume) = resume else {
-            return Ok(asked.unwrap_or_else(rand::random));
-        };
-        if resume.numerics_id != self.model.numerics_id {
-            return Err(Error::Precondition {
-                subject: "resume.numerics_id",
-                expected: self.model.numerics_id.clone(),
-                found: resume.numerics_id.clone(),
-            });
-        }
-        match asked {
-            Some(seed) if seed != resume.seed => Err(Error::field(
-                "resume.seed",
-                format!("is {}, but `seed` is {seed}", resume.seed),
-            )),
-            _ => Ok(resume.seed),
-        }
     }
 
     fn stops(&self, request: &mut v1::GenerateRequest) -> Result<StopRules> {
@@ -211,12 +198,33 @@ impl CheckedRequest {
                 stops: self.stops,
                 logprobs: self.logprobs,
                 draft,
+                early_exit: self.early_exit,
                 trace: self.trace,
                 deadline,
                 events,
             },
             prompt_info: self.prompt_info,
         }
+    }
+}
+
+fn seed(asked: Option<u64>, resume: Option<&v1::Resume>, numerics_id: &str) -> Result<u64> {
+    let Some(resume) = resume else {
+        return Ok(asked.unwrap_or_else(rand::random));
+    };
+    if resume.numerics_id != numerics_id {
+        return Err(Error::Precondition {
+            subject: "resume.numerics_id",
+            expected: numerics_id.to_owned(),
+            found: resume.numerics_id.clone(),
+        });
+    }
+    match asked {
+        Some(seed) if seed != resume.seed => Err(Error::field(
+            "resume.seed",
+            format!("is {}, but `seed` is {seed}", resume.seed),
+        )),
+        _ => Ok(resume.seed),
     }
 }
 

@@ -5,9 +5,12 @@ use dssd_common::policy::{PolicySettings, PolicySpec};
 use dssd_proto::v1::{Speculation, SpeculationMode};
 
 impl Served {
-    /// The settings with every default filled in; its mode is AUTO or OFF.
+    /// The settings with every default filled in; its mode is AUTO, OFF or EARLY_EXIT.
     pub(super) fn speculation(&self, asked: Option<Speculation>) -> Result<Speculation> {
         let asked = asked.unwrap_or_default();
+        if asked.mode() == SpeculationMode::EarlyExit {
+            return self.early_exit(asked);
+        }
         let most = self.limits.max_draft_tokens;
         let longest = asked.max_draft_tokens.unwrap_or(most);
         if longest > most {
@@ -60,11 +63,7 @@ impl Served {
 fn wants_drafts(mode: i32) -> Result<bool> {
     match SpeculationMode::try_from(mode) {
         Ok(SpeculationMode::Unspecified | SpeculationMode::Auto) => Ok(true),
-        Ok(SpeculationMode::Off) => Ok(false),
-        Ok(SpeculationMode::EarlyExit) => Err(Error::field(
-            "speculation.mode",
-            "EARLY_EXIT is lossy, and this server does not allow it",
-        )),
+        Ok(SpeculationMode::Off | SpeculationMode::EarlyExit) => Ok(false),
         Err(_) => Err(Error::field(
             "speculation.mode",
             format!("{mode} is no mode that this server knows"),

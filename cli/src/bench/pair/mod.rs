@@ -23,14 +23,17 @@ use drafter::WorkingDrafter;
 use dssd_common::{
     checkpoint::demo, exit, kernels::Kernels, policy::PolicySpec, tokenizer::Tokenizer,
 };
-use report::{PolicyReport, Report};
-use runs::Runs;
-use std::sync::Arc;
+pub(crate) use report::PolicyReport;
+use report::Report;
+pub(crate) use runs::{Measured, PolicyRuns, Runs, Setting, Totals};
+use std::{path::PathBuf, sync::Arc};
 
 /// Exit heads where no trained ones are, as in draft-svc.
 const EXITS: usize = 4;
 /// Interleaved samples of the passes that the optimum is computed from.
 const PASS_ROUNDS: usize = 11;
+/// Most rows of those passes.
+const ROWS: usize = 8;
 const ORACLE_SEED: u64 = 7;
 /// What is tried on a real model when nothing is said.
 const POLICIES: [&str; 5] = [
@@ -86,28 +89,32 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let stages = Stages::new(3 + usize::from(args.rounds));
     stages.begin("passes of the model alone");
     let subject = args.subject.open(default)?;
-    let passes = pass_seconds(&subject)?;
+    let passes = pass_seconds(&subject, ROWS)?;
     stages.begin("round trips without a model");
     let round_trip_seconds = round_trip::measure().await?;
     stages.begin("starting the pair");
     let truth = Truth::default();
-    let pair = Pair::start(&subject, args.acceptance, truth.clone()).await?;
+    let settings = PairSettings {
+        oracle: (args.acceptance).map(|acceptance| (acceptance, truth.clone())),
+        ..PairSettings::default()
+    };
+    let pair = Pair::start(&subject, settings).await?;
     let policies = match args.policy.as_slice() {
         [] => default_policies(&subject, args.acceptance, &passes)?,
         given => given.to_vec(),
     };
     let mut runs = Runs {
-        client: Client::new(&[pair.verifier.uri()?]),
+        client: pair.client()?,
         truth,
         prompts: runs::prompts(&subject, pair.tokenizer.is_some()),
         max_new_tokens: args.max_new_tokens,
+        turns: 0,
     };
     let measured = runs
         .measure(&policies, usize::from(args.rounds), &stages)
         .await?;
     drop(stages);
-    pair.verifier.stop().await?;
-    pair.drafter.stop().await?;
+    pair.stop().await?;
     let plain_tokens_per_second = median(&measured.plain_rates);
     let report = Report {
         dtype: subject.type_name()?,
@@ -123,9 +130,9 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     args.output.print(&report)
 }
 
-/// Seconds of passes of 1, 2, … rows, while no service is running.
-fn pass_seconds(subject: &Subject) -> anyhow::Result<Vec<f64>> {
-    let rows = Passes::new(subject, 1)?.rows(PASS_ROUNDS)?;
+/// Seconds of passes of 1, 2, … `rows` rows, while no service is running.
+pub(crate) fn pass_seconds(subject: &Subject, rows: usize) -> anyhow::Result<Vec<f64>> {
+    let rows = Passes::new(subject, 1)?.rows(rows, PASS_ROUNDS)?;
     Ok(rows.iter().map(|report| report.seconds).collect())
 }
 
@@ -165,20 +172,32 @@ fn default_policies(
 }
 
 /// The two services.
-struct Pair {
+pub(crate) struct Pair {
     drafter: Service,
     verifier: Service,
-    tokenizer: Option<Arc<Tokenizer>>,
+    pub(crate) tokenizer: Option<Arc<Tokenizer>>,
+}
+
+/// What a pair has beside its model.
+#[derive(Default)]
+pub(crate) struct PairSettings {
+    /// An oracle in place of the drafter: probability that a token is right, and what it knows.
+    pub(crate) oracle: Option<(f64, Truth)>,
+    /// Trained heads; those in the model's folder if unset.
+    pub(crate) heads: Option<PathBuf>,
+    /// Longest draft of both services; their defaults if unset.
+    pub(crate) max_draft_tokens: Option<u32>,
 }
 
 impl Pair {
-    async fn start(subject: &Subject, oracle: Option<f64>, truth: Truth) -> anyhow::Result<Self> {
+    pub(crate) async fn start(subject: &Subject, settings: PairSettings) -> anyhow::Result<Self> {
         let tokenizer = match subject.checkpoint.dir() {
             Some(dir) => Tokenizer::open(dir)?.map(Arc::new),
             None => None,
         };
-        let drafter = match oracle {
-            Some(acceptance) => {
+        let longest = settings.max_draft_tokens;
+        let drafter = match settings.oracle {
+            Some((acceptance, truth)) => {
                 let settings = OracleSettings {
                     acceptance,
                     seed: ORACLE_SEED,
@@ -187,32 +206,66 @@ impl Pair {
                 let drafter = WorkingDrafter::load(subject, kernels, Oracle::new(truth, settings))?;
                 pair::own_drafter(drafter).await?
             }
-            None => drafter(subject, tokenizer.clone()).await?,
+            None => drafter(subject, tokenizer.clone(), settings).await?,
         };
-        let mut config = verify_svc::Config::for_model(subject.folder());
-        config.drafts = vec![drafter.uri()?];
-        config.serve.threads = Some(subject.kernels.threads());
-        config.serve.dtype = subject.dtype;
-        let (checkpoint, text) = (Arc::clone(&subject.checkpoint), tokenizer.clone());
-        let listener = pair::listener().await?;
-        let verifier = Service::spawn(listener, async move |listener, shutdown| {
-            Ok(verify_svc::run_with(config, checkpoint, text, listener, shutdown).await?)
-        })?;
+        let drafts = vec![drafter.uri()?];
+        let verifier = verifier(subject, tokenizer.clone(), |config| {
+            config.drafts = drafts;
+            config.serve.max_draft_tokens = longest.unwrap_or(config.serve.max_draft_tokens);
+        });
+        let verifier = verifier.await?;
         Ok(Self {
             drafter,
             verifier,
             tokenizer,
         })
     }
+
+    /// A client of the verifier.
+    pub(crate) fn client(&self) -> anyhow::Result<Client> {
+        Ok(Client::new(&[self.verifier.uri()?]))
+    }
+
+    /// Stops both.
+    pub(crate) async fn stop(self) -> anyhow::Result<()> {
+        self.verifier.stop().await?;
+        self.drafter.stop().await
+    }
 }
 
-async fn drafter(subject: &Subject, tokenizer: Option<Arc<Tokenizer>>) -> anyhow::Result<Service> {
+async fn drafter(
+    subject: &Subject,
+    tokenizer: Option<Arc<Tokenizer>>,
+    settings: PairSettings,
+) -> anyhow::Result<Service> {
     let mut config = draft_svc::Config::for_model(subject.folder());
+    config.heads = settings.heads;
     config.serve.threads = Some(subject.kernels.threads());
     config.serve.dtype = subject.dtype;
+    let longest = settings.max_draft_tokens;
+    config.serve.max_draft_tokens = longest.unwrap_or(config.serve.max_draft_tokens);
     let checkpoint = Arc::clone(&subject.checkpoint);
     Service::spawn(pair::listener().await?, async move |listener, shutdown| {
         Ok(draft_svc::run_with(config, checkpoint, tokenizer, listener, shutdown).await?)
+    })
+}
+
+/// A verify-svc of `subject`, with whatever `change` sets.
+///
+/// # Errors
+/// If there is no port for it.
+pub(crate) async fn verifier(
+    subject: &Subject,
+    tokenizer: Option<Arc<Tokenizer>>,
+    change: impl FnOnce(&mut verify_svc::Config),
+) -> anyhow::Result<Service> {
+    let mut config = verify_svc::Config::for_model(subject.folder());
+    config.serve.threads = Some(subject.kernels.threads());
+    config.serve.dtype = subject.dtype;
+    change(&mut config);
+    let checkpoint = Arc::clone(&subject.checkpoint);
+    Service::spawn(pair::listener().await?, async move |listener, shutdown| {
+        Ok(verify_svc::run_with(config, checkpoint, tokenizer, listener, shutdown).await?)
     })
 }
 

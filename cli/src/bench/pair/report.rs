@@ -22,36 +22,37 @@ pub(super) struct Report {
 
 /// One policy.
 #[derive(Serialize)]
-pub(super) struct PolicyReport {
-    policy: String,
-    tokens_per_second: f64,
+pub(crate) struct PolicyReport {
+    pub(crate) policy: String,
+    pub(crate) tokens_per_second: f64,
     /// Median over pairs with the plain runs beside.
-    speedup: f64,
-    draft_acceptance_rate: f64,
-    mean_acceptance_length: f64,
+    pub(crate) speedup: f64,
+    pub(crate) draft_acceptance_rate: f64,
+    pub(crate) mean_acceptance_length: f64,
     /// Tokens drafted and not accepted, those drafted ahead in vain included, per emitted token.
-    wasted_per_token: f64,
+    pub(crate) wasted_per_token: f64,
     /// Share of rounds that had a draft.
-    coverage: f64,
+    pub(crate) coverage: f64,
     /// Seconds of drafting per draft.
-    draft_seconds: f64,
+    pub(crate) draft_seconds: f64,
     /// Seconds of a pass of the whole model, plain ones included.
-    verify_seconds: f64,
+    pub(crate) verify_seconds: f64,
     /// Seconds of a proposal and its commit on the way, per draft.
-    wire_seconds: f64,
-    tokens_per_pass: f64,
-    optimum_draft_tokens: usize,
-    optimum_speedup: f64,
+    pub(crate) wire_seconds: f64,
+    pub(crate) tokens_per_pass: f64,
+    pub(crate) optimum_draft_tokens: usize,
+    pub(crate) optimum_speedup: f64,
+    /// By the renewal model, for the drafts as they were.
+    pub(crate) modelled_speedup: f64,
 }
 
 impl PolicyReport {
     /// `passes`: seconds of passes of 1, 2, … rows; `plain_rate`: tokens per second.
-    pub(super) fn new(runs: &PolicyRuns, passes: &[f64], plain_rate: f64) -> Self {
-        let total = &runs.total;
+    pub(crate) fn new(runs: &PolicyRuns, passes: &[f64], plain_rate: f64) -> Self {
+        let total = runs.total();
         let per = |sum: f64, count: f64| if count > 0.0 { sum / count } else { 0.0 };
         let drafts = total.drafts as f64;
         let (drafted, accepted) = (total.drafted as f64, total.accepted as f64);
-        let wasted = drafted - accepted + total.discarded_ahead as f64;
         let drafting = (total.draft_wait_seconds - total.wire_seconds).max(0.0);
         let costs = Costs {
             plain: 1.0 / plain_rate,
@@ -65,12 +66,12 @@ impl PolicyReport {
             _ => costs.optimum(acceptance),
         };
         Self {
-            policy: runs.policy.to_string(),
+            policy: runs.setting.policy.to_string(),
             tokens_per_second: median(&runs.rates),
             speedup: median_ratio(&runs.rates, &runs.plain_rates),
             draft_acceptance_rate: per(accepted, drafted),
             mean_acceptance_length: 1.0 + per(accepted, drafts),
-            wasted_per_token: per(wasted, total.tokens as f64),
+            wasted_per_token: per(total.wasted() as f64, total.tokens as f64),
             coverage: per(drafts, total.passes),
             draft_seconds: per(drafting, drafts),
             verify_seconds: per(total.verify_seconds, total.passes),
@@ -78,6 +79,11 @@ impl PolicyReport {
             tokens_per_pass: per(total.decoded as f64, total.passes),
             optimum_draft_tokens,
             optimum_speedup,
+            modelled_speedup: costs.modelled(
+                per(drafts, total.passes),
+                per(drafted, drafts),
+                per(accepted, drafts),
+            ),
         }
     }
 }

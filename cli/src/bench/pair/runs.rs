@@ -8,7 +8,7 @@ use crate::{
 };
 use anyhow::ensure;
 use dssd_common::policy::PolicySpec;
-use dssd_proto::v1::{GenerateRequest, TokenIds, generate_request::Prompt};
+use dssd_proto::v1::{GenerateRequest, Speculation, TokenIds, generate_request::Prompt};
 
 /// What a model with a tokenizer continues.
 const OPENINGS: [&str; 3] = [
@@ -34,78 +34,188 @@ pub(super) fn prompts(subject: &Subject, has_tokenizer: bool) -> Vec<Prompt> {
     })]
 }
 
+/// How a generation is drafted and sampled.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Setting {
+    pub(crate) policy: PolicySpec,
+    /// Longest draft; the server's limit if unset.
+    pub(crate) max_draft_tokens: Option<u32>,
+    pub(crate) temperature: f32,
+}
+
+impl Setting {
+    /// Without any drafts.
+    pub(crate) fn plain(temperature: f32) -> Self {
+        Self {
+            policy: PolicySpec::Off,
+            max_draft_tokens: None,
+            temperature,
+        }
+    }
+
+    /// Greedy, with drafts up to the server's limit.
+    pub(crate) fn greedy(policy: PolicySpec) -> Self {
+        Self {
+            policy,
+            max_draft_tokens: None,
+            temperature: 0.0,
+        }
+    }
+}
+
 /// How generations are run.
-pub(super) struct Runs {
-    pub(super) client: Client,
+pub(crate) struct Runs {
+    pub(crate) client: Client,
     /// What an oracle drafter knows.
-    pub(super) truth: Truth,
-    pub(super) prompts: Vec<Prompt>,
-    pub(super) max_new_tokens: u32,
+    pub(crate) truth: Truth,
+    pub(crate) prompts: Vec<Prompt>,
+    pub(crate) max_new_tokens: u32,
+    /// Turns so far.
+    pub(crate) turns: usize,
 }
 
 /// Rates are tokens per second from the first token to the last.
-pub(super) struct Measured {
-    pub(super) plain_rates: Vec<f64>,
-    pub(super) policies: Vec<PolicyRuns>,
+pub(crate) struct Measured {
+    pub(crate) plain_rates: Vec<f64>,
+    /// All settings but the plain one.
+    pub(crate) policies: Vec<PolicyRuns>,
 }
 
-/// The generations with one policy.
-pub(super) struct PolicyRuns {
-    pub(super) policy: PolicySpec,
-    pub(super) rates: Vec<f64>,
+/// The generations with one setting.
+pub(crate) struct PolicyRuns {
+    pub(crate) setting: Setting,
+    pub(crate) rates: Vec<f64>,
     /// The plain run beside each of `rates`.
-    pub(super) plain_rates: Vec<f64>,
-    pub(super) total: Totals,
+    pub(crate) plain_rates: Vec<f64>,
+    /// Of each of `rates`.
+    pub(crate) generations: Vec<Totals>,
 }
 
 /// Sums over generations.
-#[derive(Default)]
-pub(super) struct Totals {
-    pub(super) tokens: u64,
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Totals {
+    pub(crate) tokens: u64,
     /// Tokens without those that prefills gave.
-    pub(super) decoded: u64,
+    pub(crate) decoded: u64,
     /// Decoding passes, plain ones included.
-    pub(super) passes: f64,
-    pub(super) drafts: u64,
-    pub(super) drafted: u64,
-    pub(super) accepted: u64,
+    pub(crate) passes: f64,
+    pub(crate) drafts: u64,
+    pub(crate) drafted: u64,
+    pub(crate) accepted: u64,
     /// Tokens drafted ahead in vain; not among the drafted ones.
-    pub(super) discarded_ahead: u64,
-    pub(super) draft_wait_seconds: f64,
-    pub(super) wire_seconds: f64,
-    pub(super) verify_seconds: f64,
+    pub(crate) discarded_ahead: u64,
+    pub(crate) draft_wait_seconds: f64,
+    pub(crate) wire_seconds: f64,
+    pub(crate) verify_seconds: f64,
+}
+
+impl From<&Generated> for Totals {
+    fn from(generated: &Generated) -> Self {
+        let tokens = generated.token_ids.len() as u64;
+        let report = generated.finish.speculative_decoding.clone();
+        let report = report.unwrap_or_default();
+        let decoded = tokens.saturating_sub(1);
+        let passes = match report.tokens_per_pass {
+            rate if rate > 0.0 => decoded as f64 / rate,
+            _ => 0.0,
+        };
+        Self {
+            tokens,
+            decoded,
+            passes,
+            drafts: report.num_drafts,
+            drafted: report.num_draft_tokens,
+            accepted: report.num_accepted_tokens,
+            discarded_ahead: report.num_discarded_ahead_tokens,
+            draft_wait_seconds: report.draft_wait_seconds,
+            wire_seconds: report.wire_seconds,
+            verify_seconds: report.verify_seconds,
+        }
+    }
 }
 
 impl Totals {
-    fn add(&mut self, generated: &Generated) {
-        let tokens = generated.token_ids.len() as u64;
-        let report = generated
-            .finish
-            .speculative_decoding
-            .clone()
-            .unwrap_or_default();
-        let decoded = tokens.saturating_sub(1);
-        self.tokens += tokens;
-        self.decoded += decoded;
-        if report.tokens_per_pass > 0.0 {
-            self.passes += decoded as f64 / report.tokens_per_pass;
+    /// Tokens drafted and not accepted, those drafted ahead in vain included.
+    pub(crate) fn wasted(&self) -> u64 {
+        self.drafted - self.accepted + self.discarded_ahead
+    }
+}
+
+impl std::iter::Sum for Totals {
+    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
+        all.fold(Self::default(), |sum, next| Self {
+            tokens: sum.tokens + next.tokens,
+            decoded: sum.decoded + next.decoded,
+            passes: sum.passes + next.passes,
+            drafts: sum.drafts + next.drafts,
+            drafted: sum.drafted + next.drafted,
+            accepted: sum.accepted + next.accepted,
+            discarded_ahead: sum.discarded_ahead + next.discarded_ahead,
+            draft_wait_seconds: sum.draft_wait_seconds + next.draft_wait_seconds,
+            wire_seconds: sum.wire_seconds + next.wire_seconds,
+            verify_seconds: sum.verify_seconds + next.verify_seconds,
+        })
+    }
+}
+
+impl PolicyRuns {
+    pub(crate) fn total(&self) -> Totals {
+        self.generations.iter().copied().sum()
+    }
+
+    /// The first `count` runs alone.
+    pub(crate) fn first(&self, count: usize) -> Self {
+        let count = count.min(self.rates.len());
+        Self {
+            setting: self.setting,
+            rates: self.rates[..count].to_vec(),
+            plain_rates: self.plain_rates[..count].to_vec(),
+            generations: self.generations[..count].to_vec(),
         }
-        self.drafts += report.num_drafts;
-        self.drafted += report.num_draft_tokens;
-        self.accepted += report.num_accepted_tokens;
-        self.discarded_ahead += report.num_discarded_ahead_tokens;
-        self.draft_wait_seconds += report.draft_wait_seconds;
-        self.wire_seconds += report.wire_seconds;
-        self.verify_seconds += report.verify_seconds;
+    }
+
+    /// Adds further runs of the same setting.
+    pub(crate) fn extend(&mut self, more: Self) {
+        self.rates.extend(more.rates);
+        self.plain_rates.extend(more.plain_rates);
+        self.generations.extend(more.generations);
+    }
+}
+
+impl Measured {
+    /// Nothing yet of settings whose first is the plain one.
+    pub(crate) fn new(settings: &[Setting]) -> Self {
+        let runs = |&setting: &Setting| PolicyRuns {
+            setting,
+            rates: Vec::new(),
+            plain_rates: Vec::new(),
+            generations: Vec::new(),
+        };
+        Self {
+            plain_rates: Vec::new(),
+            policies: settings.iter().skip(1).map(runs).collect(),
+        }
+    }
+
+    /// Takes note of a [`Runs::turn`] of the same settings.
+    pub(crate) fn add(&mut self, turn: &[Generated]) {
+        let Some((plain, drafted)) = turn.split_first() else {
+            return;
+        };
+        self.plain_rates.push(plain.tokens_per_second);
+        for (runs, generated) in self.policies.iter_mut().zip(drafted) {
+            runs.rates.push(generated.tokens_per_second);
+            runs.plain_rates.push(plain.tokens_per_second);
+            runs.generations.push(generated.into());
+        }
     }
 }
 
 impl Runs {
-    /// `rounds` generations of each prompt with each policy; every speculated one must have the
-    /// tokens of the plain one.
+    /// `rounds` greedy generations of each prompt with each policy.
     ///
     /// # Errors
-    /// If a generation fails or differs.
+    /// If a generation fails, or differs from the plain one.
     pub(super) async fn measure(
         &mut self,
         policies: &[PolicySpec],
@@ -113,68 +223,90 @@ impl Runs {
         stages: &Stages,
     ) -> anyhow::Result<Measured> {
         self.client.ready().await?;
-        let mut measured = Measured {
-            plain_rates: Vec::new(),
-            policies: (policies.iter())
-                .map(|&policy| PolicyRuns {
-                    policy,
-                    rates: Vec::new(),
-                    plain_rates: Vec::new(),
-                    total: Totals::default(),
-                })
-                .collect(),
-        };
-        self.warm_up(policies).await?;
+        let all = std::iter::once(&PolicySpec::Off).chain(policies);
+        let settings: Vec<Setting> = all.map(|&policy| Setting::greedy(policy)).collect();
+        let order: Vec<usize> = (0..settings.len()).collect();
+        self.warm_up(&settings[..settings.len().min(2)]).await?;
+        let mut measured = Measured::new(&settings);
         for round in 0..rounds {
             stages.begin(format!("generations, round {} of {rounds}", round + 1));
             for prompt in 0..self.prompts.len() {
-                let id = |name: &dyn std::fmt::Display| format!("bench-{round}-{prompt}-{name}");
-                let plain = self
-                    .generate(prompt, PolicySpec::Off, &id(&"plain"))
-                    .await?;
-                measured.plain_rates.push(plain.tokens_per_second);
-                for runs in &mut measured.policies {
-                    let id = id(&runs.policy);
-                    self.truth.tell(&id, &plain.token_ids);
-                    let generated = self.generate(prompt, runs.policy, &id).await?;
-                    let same = generated.token_ids == plain.token_ids;
-                    ensure!(same, "{} changed the tokens of {id}", runs.policy);
-                    runs.rates.push(generated.tokens_per_second);
-                    runs.plain_rates.push(plain.tokens_per_second);
-                    runs.total.add(&generated);
-                }
+                measured.add(&self.turn(prompt, &settings, &order).await?);
             }
         }
         Ok(measured)
     }
 
-    async fn warm_up(&mut self, policies: &[PolicySpec]) -> anyhow::Result<()> {
+    /// Short generations, which pay for connecting.
+    ///
+    /// # Errors
+    /// As [`Runs::turn`].
+    pub(crate) async fn warm_up(&mut self, settings: &[Setting]) -> anyhow::Result<()> {
         let whole = std::mem::replace(&mut self.max_new_tokens, WARM_UP_TOKENS);
-        let plain = self.generate(0, PolicySpec::Off, "warm-up-plain").await?;
-        if let Some(&policy) = policies.first() {
-            let id = "warm-up-drafted";
-            self.truth.tell(id, &plain.token_ids);
-            self.generate(0, policy, id).await?;
-        }
+        let order: Vec<usize> = (0..settings.len()).collect();
+        let turn = self.turn(0, settings, &order).await;
         self.max_new_tokens = whole;
-        Ok(())
+        turn.map(|_| ())
     }
 
-    async fn generate(
+    /// A generation with each setting, run in the given `order` of their indices. The first
+    /// setting must be the plain one; before an oracle drafter it must run first, too.
+    ///
+    /// # Errors
+    /// If a generation fails, or has other tokens than the plain one.
+    pub(crate) async fn turn(
         &mut self,
         prompt: usize,
-        policy: PolicySpec,
-        request_id: &str,
-    ) -> anyhow::Result<Generated> {
-        let request = GenerateRequest {
-            request_id: request_id.to_owned(),
+        settings: &[Setting],
+        order: &[usize],
+    ) -> anyhow::Result<Vec<Generated>> {
+        self.turns += 1;
+        let turn = self.turns;
+        let id = |index: usize| format!("turn-{turn}-{index}");
+        let mut all: Vec<(usize, Generated)> = Vec::with_capacity(order.len());
+        for &index in order {
+            let request = self.request(prompt, &settings[index]);
+            let request = GenerateRequest {
+                request_id: id(index),
+                ..request
+            };
+            let generated = self.client.generate(request, &mut |_| ()).await?;
+            if index == 0 {
+                let others = 1..settings.len();
+                others.for_each(|other| self.truth.tell(&id(other), &generated.token_ids));
+            }
+            all.push((index, generated));
+        }
+        all.sort_by_key(|(index, _)| *index);
+        let all: Vec<Generated> = all.into_iter().map(|(_, generated)| generated).collect();
+        for (setting, generated) in settings.iter().zip(&all) {
+            let same = generated.token_ids == all[0].token_ids;
+            let Setting {
+                policy,
+                temperature,
+                ..
+            } = setting;
+            ensure!(
+                same,
+                "{policy} changed the tokens of prompt {prompt} at temperature {temperature}"
+            );
+        }
+        Ok(all)
+    }
+
+    /// The request for a generation.
+    pub(crate) fn request(&self, prompt: usize, setting: &Setting) -> GenerateRequest {
+        GenerateRequest {
             prompt: self.prompts.get(prompt).cloned(),
             max_new_tokens: Some(self.max_new_tokens),
-            temperature: Some(0.0),
+            temperature: Some(setting.temperature),
+            seed: Some(prompt as u64),
             ignore_eos: true,
-            speculation: Some(speculation(Some(policy))),
+            speculation: Some(Speculation {
+                max_draft_tokens: setting.max_draft_tokens,
+                ..speculation(Some(setting.policy))
+            }),
             ..GenerateRequest::default()
-        };
-        self.client.generate(request, &mut |_| ()).await
+        }
     }
 }

@@ -4,9 +4,11 @@ mod report;
 
 use super::{
     GenerationKey,
+    early_exit::EarlyExit,
     link::Link,
     logprobs::token_logprobs,
     output::Output,
+    pass::Passenger,
     request::{Event, GenerateRequest},
     work::{End, Outcome, PassResult, Turn, Work, WorkKind},
 };
@@ -16,6 +18,7 @@ use crate::{
 };
 use dssd_common::{
     kv::{KvCache, SequenceId},
+    model::Decoder,
     sampling::{self, History, Sampler, Scratch},
     tokenizer::TextStream,
 };
@@ -35,6 +38,7 @@ pub(super) struct Generation {
     sampler: Sampler,
     history: History,
     output: Output,
+    early_exit: Option<EarlyExit>,
     rounds: u32,
     passes: u64,
     verify_time: Duration,
@@ -44,25 +48,26 @@ impl Generation {
     /// A generation; with its end, if the resumed tokens hold one already.
     pub(super) fn new(
         key: GenerationKey,
-        request: GenerateRequest,
+        mut request: GenerateRequest,
         sequence: SequenceId,
-        vocabulary: usize,
+        decoder: &Decoder,
         text: Option<TextStream>,
     ) -> Result<(Self, Option<End>)> {
         let sampler = Sampler::new(
             request.sampling.clone(),
-            vocabulary,
+            decoder.vocabulary(),
             request.stops.token_ids.clone(),
         )?;
         let (output, stop) = Output::new(request.stops.clone(), text, &request.resumed)?;
         let mut open = request
             .draft
             .as_ref()
-            .map(|draft| draft.open.clone())
-            .unwrap_or_default();
+            .map_or_else(undrafted, |draft| draft.open.clone());
         open.token_ids = [request.prompt.as_slice(), &request.resumed].concat();
+        let rule = request.early_exit.take();
         let generation = Self {
             key,
+            early_exit: rule.map(|rule| EarlyExit::new(rule, decoder.band_ends())),
             history: History::new(&request.prompt, &request.resumed),
             session: VerifySession::new(open),
             link: None,
@@ -101,38 +106,79 @@ impl Generation {
     pub(super) fn turn(&mut self, kv: &KvCache, budget: usize, now: Duration) -> Turn {
         let computed = kv.len(self.sequence, 0);
         let lacking = &self.history.tokens()[computed..];
+        if lacking.is_empty() {
+            return Turn::Run(self.deeper(kv, budget));
+        }
+        let run = |tokens: Vec<u32>, kind| {
+            Turn::Run(Work {
+                bands: 0..kv.layout().band_ends.len(),
+                end: computed + tokens.len(),
+                rows: tokens.len(),
+                tokens,
+                kind,
+            })
+        };
         if lacking.len() > budget {
-            return Turn::Run(Work {
-                tokens: lacking[..budget].to_vec(),
-                kind: WorkKind::Prefill,
-            });
+            return run(lacking[..budget].to_vec(), WorkKind::Prefill);
         }
         let mut tokens = lacking.to_vec();
         if tokens.len() > 1 || self.history.generated().len() == self.request.resumed.len() {
-            return Turn::Run(Work {
-                tokens,
-                kind: WorkKind::Plain(None),
-            });
+            return run(tokens, WorkKind::Plain(None));
         }
         match self.session.next(now) {
             Next::Wait { until } => Turn::Wait(until),
-            Next::Plain(reason) => {
-                let off = self.request.draft.is_none();
-                let reason = if off { PlainReason::Off } else { reason };
-                Turn::Run(Work {
-                    tokens,
-                    kind: WorkKind::Plain(Some(reason)),
-                })
-            }
+            Next::Plain(reason) => run(tokens, WorkKind::Plain(Some(reason))),
             Next::Verify(mut proposal) => {
                 // The newest token needs a row of its own; what does not fit counts as rejected.
                 proposal.tokens.truncate(budget - 1);
                 tokens.extend(proposal.tokens.iter().map(|drafted| drafted.token_id));
-                Turn::Run(Work {
-                    tokens,
-                    kind: WorkKind::Verify(proposal),
-                })
+                run(tokens, WorkKind::Verify(proposal))
             }
+        }
+    }
+
+    /// The newest row on its way, which found no exit so far: with it, or before it, go the rows
+    /// that left the model earlier and lack the next band.
+    fn deeper(&self, kv: &KvCache, budget: usize) -> Work {
+        let bands = kv.layout().band_ends.len();
+        let lacks = |band: &usize| kv.len(self.sequence, *band) < self.history.len();
+        let band = (0..bands).find(lacks).unwrap_or(bands - 1);
+        let held = kv.len(self.sequence, band);
+        let lacking = self.history.len() - held;
+        let (bands, kind) = match lacking <= budget {
+            true => (band..bands, WorkKind::Plain(Some(PlainReason::Off))),
+            false => (band..band + 1, WorkKind::LateFill),
+        };
+        let rows = lacking.min(budget);
+        Work {
+            tokens: Vec::new(),
+            bands,
+            end: held + rows,
+            rows,
+            kind,
+        }
+    }
+
+    /// What the rows of `work` are in a step.
+    pub(super) fn passenger<'a>(&'a self, work: &'a Work) -> Passenger<'a> {
+        let rule = self.early_exit.as_ref().map(EarlyExit::rule);
+        Passenger {
+            sequence: self.sequence,
+            tokens: &work.tokens,
+            bands: work.bands.clone(),
+            end: work.end,
+            reads: work.logits_rows(),
+            rule,
+            // The end of a prompt goes through the whole model with the rest of it.
+            leaves: rule.is_some() && matches!(work.kind, WorkKind::Plain(Some(_))),
+        }
+    }
+
+    /// Counts which layers were computed, while the cache still knows.
+    pub(super) fn settle(&mut self, kv: &KvCache) {
+        let first = self.request.prompt.len() + self.request.resumed.len() - 1;
+        if let Some(early_exit) = &mut self.early_exit {
+            early_exit.settle(kv, self.sequence, first);
         }
     }
 
@@ -149,7 +195,7 @@ impl Generation {
         scratch: &mut Scratch,
     ) -> Result<Outcome> {
         let draft: Option<Vec<u32>> = match &work.kind {
-            WorkKind::Prefill => return Ok(Outcome::default()),
+            WorkKind::Prefill | WorkKind::LateFill => return Ok(Outcome::default()),
             WorkKind::Plain(_) => None,
             WorkKind::Verify(proposal) => {
                 Some(proposal.tokens.iter().map(|token| token.token_id).collect())
@@ -162,13 +208,18 @@ impl Generation {
             if end.is_some() {
                 return Ok(None);
             }
-            let logits = &pass.logits[row * pass.vocabulary..(row + 1) * pass.vocabulary];
+            let logits = pass.rows[row].logits;
             let choice = self.sampler.choose(logits, &self.history, scratch);
             let token = choice.map_err(|error| Error::internal("choosing a token", error))?;
             end = self.take(token, logits)?;
             Ok::<_, Error>(Some(token))
         })?;
+        let exit = pass.rows.first().and_then(|row| row.exit);
+        if let Some(early) = &mut self.early_exit {
+            early.left(exit);
+        }
         let outcome = Outcome {
+            exit,
             accepted: draft.map(|_| accepted.accepted),
             committed: accepted.committed,
             end,
@@ -176,6 +227,11 @@ impl Generation {
         kv.truncate(self.sequence, self.history.len() - 1);
         self.account(work, &outcome, pass.seconds);
         Ok(outcome)
+    }
+
+    /// A step was a part of the way to the next token.
+    pub(super) fn went_on(&mut self, seconds: Duration) {
+        self.verify_time += seconds;
     }
 
     /// Takes one chosen token; says whether it ends the generation.
@@ -209,5 +265,16 @@ impl Generation {
     pub(super) fn emit(&self, event: Event) {
         // A closed channel is noticed at the next step.
         _ = self.request.events.send(event);
+    }
+}
+
+/// What a session without drafts holds.
+fn undrafted() -> v1::Open {
+    v1::Open {
+        speculation: Some(v1::Speculation {
+            mode: v1::SpeculationMode::Off.into(),
+            ..v1::Speculation::default()
+        }),
+        ..v1::Open::default()
     }
 }

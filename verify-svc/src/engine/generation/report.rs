@@ -2,6 +2,7 @@
 
 use super::Generation;
 use crate::engine::{
+    early_exit::EarlyExit,
     output::Stop,
     request::Event,
     work::{End, Outcome, Work, WorkKind},
@@ -28,7 +29,7 @@ impl Generation {
         let (proposal, plain_reason) = match &work.kind {
             WorkKind::Verify(proposal) => (proposal, PlainReason::Unspecified),
             WorkKind::Plain(reason) => (&nothing, reason.unwrap_or_default()),
-            WorkKind::Prefill => (&nothing, PlainReason::Unspecified),
+            WorkKind::Prefill | WorkKind::LateFill => (&nothing, PlainReason::Unspecified),
         };
         let traced = |(i, token): (usize, &v1::DraftedToken)| v1::TracedToken {
             token_id: token.token_id,
@@ -43,6 +44,8 @@ impl Generation {
             kv_position: (self.history.len() - 1) as u32,
             stop_reason: proposal.stop_reason,
             plain_reason: plain_reason.into(),
+            exit_head: outcome.exit.map(|exit| exit.head as u32),
+            entropy: outcome.exit.map(|exit| exit.entropy),
         }
     }
 
@@ -71,9 +74,9 @@ impl Generation {
             resumed_token_count: self.request.resumed.len() as u32,
             stop_string: None,
             stop_token_id: None,
-            lossy: false,
+            lossy: self.early_exit.is_some(),
             speculative_decoding: Some(self.speculative_decoding()),
-            early_exit: None,
+            early_exit: self.early_exit.as_ref().map(EarlyExit::report),
         };
         match stop {
             Some(Stop::String(string)) => info.stop_string = Some(string),

@@ -27,7 +27,6 @@ impl Scheduler {
         self.check_room()?;
         let key = GenerationKey(self.next_key);
         self.next_key += 1;
-        let vocabulary = self.parts.decoder.vocabulary();
         let text = self
             .parts
             .tokenizer
@@ -35,7 +34,7 @@ impl Scheduler {
             .map(|tokenizer| TextStream::after(Arc::clone(tokenizer), &request.prompt))
             .transpose()?;
         let sequence = self.parts.kv.open(Generation::capacity(&request))?;
-        match Generation::new(key, request, sequence, vocabulary, text) {
+        match Generation::new(key, request, sequence, &self.parts.decoder, text) {
             Ok((generation, None)) => self.generations.push(generation),
             Ok((mut generation, Some(end))) => {
                 self.parts.kv.close(sequence);
@@ -57,7 +56,10 @@ impl Scheduler {
             .check_room()
             .and_then(|()| Ok(self.parts.kv.open(request.tokens.len())?));
         match opened {
-            Ok(sequence) => self.scorings.push(Scoring::new(request, sequence)),
+            Ok(sequence) => {
+                let depths = self.parts.decoder.band_ends();
+                self.scorings.push(Scoring::new(request, sequence, depths));
+            }
             Err(error) => _ = request.reply.send(Err(error)),
         }
     }
@@ -99,13 +101,15 @@ impl Scheduler {
     }
 
     pub(super) fn remove(&mut self, index: usize) -> Generation {
-        let generation = self.generations.remove(index);
+        let mut generation = self.generations.remove(index);
+        generation.settle(&self.parts.kv);
         self.parts.kv.close(generation.sequence);
         generation
     }
 
     pub(super) fn finish_scoring(&mut self, index: usize, outcome: Result<()>) {
-        let scoring = self.scorings.remove(index);
+        let mut scoring = self.scorings.remove(index);
+        scoring.settle(&self.parts.kv);
         self.parts.kv.close(scoring.sequence);
         scoring.finish(outcome);
     }

@@ -6,8 +6,8 @@ mod links;
 mod step;
 
 use super::{
-    Command, EngineHandle, EngineParts, cost::StepCost, generation::Generation, request::Event,
-    scoring::Scoring, work::End,
+    Command, EngineHandle, EngineParts, cost::StepCost, generation::Generation, pass::Pass,
+    request::Event, scoring::Scoring, work::End,
 };
 use crate::Error;
 use dssd_common::sampling::Scratch;
@@ -35,8 +35,7 @@ pub(super) struct Scheduler {
     /// Which generation is served first in the next step.
     first: usize,
     draining: bool,
-    hidden: Vec<f32>,
-    logits: Vec<f32>,
+    pass: Pass,
     scratch: Scratch,
 }
 
@@ -52,8 +51,7 @@ impl Scheduler {
             next_key: 0,
             first: 0,
             draining: false,
-            hidden: Vec::new(),
-            logits: Vec::new(),
+            pass: Pass::default(),
             scratch: Scratch::default(),
         }
     }

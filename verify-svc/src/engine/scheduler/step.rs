@@ -4,12 +4,12 @@ use super::{Scheduler, Wake};
 use crate::{
     Error, Result,
     engine::{
+        pass::{Passage, ReadRow},
         request::Event,
         work::{End, PassResult, Turn, Work, WorkKind},
     },
     session::RoundHints,
 };
-use dssd_common::model::Span;
 use std::time::{Duration, Instant};
 
 /// The least time that a draft is given: below it the scheduling of threads decides, not work.
@@ -29,11 +29,7 @@ struct Batch {
 
 impl Batch {
     fn rows(&self) -> usize {
-        self.work
-            .iter()
-            .map(|(_, work)| work.tokens.len())
-            .sum::<usize>()
-            + self.scoring.len()
+        self.work.iter().map(|(_, work)| work.rows).sum::<usize>() + self.scoring.len()
     }
 }
 
@@ -45,7 +41,7 @@ impl Scheduler {
             return wait.map_or(Wake::OnCommand, Wake::At);
         }
         match self.pass(&batch) {
-            Ok(seconds) => self.deliver(batch, seconds),
+            Ok((passages, seconds)) => self.deliver(&batch, &passages, seconds),
             Err(error) => self.fail(&batch, &error),
         }
         Wake::Now
@@ -72,7 +68,7 @@ impl Scheduler {
             }
             match self.generations[index].turn(&self.parts.kv, budget, now) {
                 Turn::Run(work) => {
-                    budget -= work.tokens.len();
+                    budget -= work.rows;
                     batch.work.push((index, work));
                 }
                 Turn::Wait(until) => {
@@ -86,74 +82,51 @@ impl Scheduler {
         (batch, wait)
     }
 
-    /// Computes a batch; afterwards `self.logits` are those of the rows that need them, in order.
-    fn pass(&mut self, batch: &Batch) -> Result<Duration> {
+    /// Computes a batch. Returns what became of the rows of each work, and last of those scored.
+    fn pass(&mut self, batch: &Batch) -> Result<(Vec<Passage>, Duration)> {
         let Self {
             parts,
             generations,
             scorings,
-            hidden,
-            logits,
+            pass,
             ..
         } = self;
         let begun = Instant::now();
-        let mut spans: Vec<Span<'_>> = Vec::with_capacity(batch.work.len() + 1);
-        let mut needed = Vec::with_capacity(batch.work.len() + 1);
-        for (index, work) in &batch.work {
-            let sequence = generations[*index].sequence;
-            let end = parts.kv.len(sequence, 0) + work.tokens.len();
-            spans.push(Span {
-                sequence,
-                end,
-                tokens: &work.tokens,
-            });
-            needed.push(work.logits_rows());
-        }
+        let works = batch.work.iter();
+        let mut passengers: Vec<_> = works
+            .map(|(index, work)| generations[*index].passenger(work))
+            .collect();
         if let Some(scoring) = scorings.first().filter(|_| !batch.scoring.is_empty()) {
-            let end = parts.kv.len(scoring.sequence, 0) + batch.scoring.len();
-            spans.push(Span {
-                sequence: scoring.sequence,
-                end,
-                tokens: &batch.scoring,
-            });
-            needed.push(batch.scoring.len());
+            passengers.push(scoring.passenger(&parts.kv, &batch.scoring));
         }
-        let width = parts.decoder.config().hidden;
-        let states = parts.decoder.advance(&mut parts.kv, 0, &spans)?;
-        hidden.clear();
-        let mut row = 0;
-        for (span, needed) in spans.iter().zip(needed) {
-            row += span.tokens.len();
-            hidden.extend_from_slice(&states[(row - needed) * width..row * width]);
-        }
-        parts.decoder.logits(hidden, logits);
+        let most = parts.limits.max_step_rows;
+        let passages = pass.run(&mut parts.decoder, &mut parts.kv, &passengers, most)?;
         let seconds = begun.elapsed();
-        self.cost.observe(batch.rows(), seconds.as_secs_f64());
-        Ok(seconds)
+        if pass.is_complete() {
+            self.cost.observe(batch.rows(), seconds.as_secs_f64());
+        }
+        Ok((passages, seconds))
     }
 
     /// Gives every generation of a batch its logits, commits, and removes those that are done.
-    fn deliver(&mut self, batch: Batch, seconds: Duration) {
+    fn deliver(&mut self, batch: &Batch, passages: &[Passage], seconds: Duration) {
         let vocabulary = self.parts.decoder.vocabulary();
-        let logits = std::mem::take(&mut self.logits);
-        let mut rest = logits.as_slice();
+        let pass = std::mem::take(&mut self.pass);
         let mut ended = Vec::new();
-        for (index, work) in &batch.work {
-            let (own, others) = rest.split_at(work.logits_rows() * vocabulary);
-            rest = others;
-            let pass = PassResult {
-                logits: own,
-                vocabulary,
+        for ((index, work), passage) in batch.work.iter().zip(passages) {
+            let result = PassResult {
+                rows: pass.rows(passage, vocabulary),
+                stopped: passage.stopped,
                 seconds,
             };
-            if let Some(end) = self.deliver_one(*index, work, &pass) {
+            if let Some(end) = self.deliver_one(*index, work, &result) {
                 ended.push((*index, end));
             }
         }
-        if !batch.scoring.is_empty() {
-            self.deliver_scores(&batch.scoring, rest, vocabulary);
+        if let Some(passage) = passages.get(batch.work.len()) {
+            self.deliver_scores(&pass.rows(passage, vocabulary));
         }
-        self.logits = logits;
+        self.pass = pass;
         ended.sort_by_key(|(index, _)| std::cmp::Reverse(*index));
         for (index, end) in ended {
             let mut generation = self.remove(index);
@@ -170,8 +143,17 @@ impl Scheduler {
         work: &Work,
         pass: &PassResult<'_>,
     ) -> Option<Result<End>> {
-        if matches!(work.kind, WorkKind::Prefill) {
-            return None;
+        match work.kind {
+            WorkKind::Prefill => return None,
+            WorkKind::LateFill => {
+                self.generations[index].went_on(pass.seconds);
+                return None;
+            }
+            WorkKind::Plain(_) if pass.stopped => {
+                self.generations[index].went_on(pass.seconds);
+                return None;
+            }
+            WorkKind::Plain(_) | WorkKind::Verify(_) => {}
         }
         let Self {
             parts,
@@ -229,12 +211,12 @@ impl Scheduler {
         }
     }
 
-    fn deliver_scores(&mut self, rows: &[u32], logits: &[f32], vocabulary: usize) {
+    fn deliver_scores(&mut self, rows: &[ReadRow<'_>]) {
         let Some(scoring) = self.scorings.first_mut() else {
             return;
         };
         let start = self.parts.kv.len(scoring.sequence, 0) - rows.len();
-        match scoring.take(start, logits, vocabulary) {
+        match scoring.take(start, rows) {
             Ok(false) => {}
             Ok(true) => self.finish_scoring(0, Ok(())),
             Err(error) => self.finish_scoring(0, Err(error)),
