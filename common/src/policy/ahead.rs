@@ -11,11 +11,13 @@ use super::experience::running;
 
 /// Rounds worked ahead before the gain is believed.
 const FIRST_TRIES: u32 = 8;
-/// Rounds without working ahead after which it is tried anew.
+/// Rounds without working ahead after which it is tried anew: the first time, and at most. Each
+/// try that loses doubles them.
 const RETRY: u32 = 64;
+const LONGEST_RETRY: u32 = 1024;
 
 /// Running means of what working ahead brought, over all sequences.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct AheadRecord {
     /// Share of rounds whose guess was right.
     right: Option<f64>,
@@ -25,22 +27,44 @@ pub struct AheadRecord {
     delay: Option<f64>,
     /// Delay since the last round was noted.
     delayed: f64,
+    /// Rounds worked ahead since the last try began.
     tries: u32,
-    rounds_since: u32,
+    /// Rounds without working ahead since the last try ended.
+    rests: u32,
+    /// How many of those come before the next try.
+    retry: u32,
+}
+
+impl Default for AheadRecord {
+    fn default() -> Self {
+        Self {
+            right: None,
+            saved: None,
+            delay: None,
+            delayed: 0.0,
+            tries: 0,
+            rests: 0,
+            retry: RETRY,
+        }
+    }
 }
 
 impl AheadRecord {
     /// Whether to work ahead in the round that begins: where that has paid, and now and then to
     /// find out.
     pub fn pays(&mut self) -> bool {
-        if self.tries < FIRST_TRIES || self.gain() > 0.0 {
-            self.rounds_since = 0;
+        if self.tries < FIRST_TRIES {
             return true;
         }
-        self.rounds_since += 1;
-        if self.rounds_since >= RETRY {
+        if self.gain() > 0.0 {
+            self.retry = RETRY;
+            return true;
+        }
+        self.rests += 1;
+        if self.rests >= self.retry {
             self.tries = 0;
-            self.rounds_since = 0;
+            self.rests = 0;
+            self.retry = LONGEST_RETRY.min(2 * self.retry);
         }
         false
     }
@@ -72,41 +96,54 @@ impl AheadRecord {
 
 #[cfg(test)]
 mod tests {
-    use super::{AheadRecord, FIRST_TRIES, RETRY};
+    use super::{AheadRecord, FIRST_TRIES, LONGEST_RETRY, RETRY};
 
-    /// Rounds worked ahead, of `rounds`, where every fourth guess is right and saves so much.
-    fn worked(rounds: u32, saved: f64, delay: f64) -> u32 {
+    /// In which of `rounds` rounds there was work ahead, where every fourth guess is right and
+    /// saves so much.
+    fn worked(rounds: u32, saved: f64, delay: f64) -> Vec<u32> {
         let mut record = AheadRecord::default();
-        let mut worked = 0;
-        for round in 0..rounds {
-            if record.pays() {
-                worked += 1;
+        let worked = (0..rounds).filter(|round| {
+            let pays = record.pays();
+            if pays {
                 record.delayed(delay);
                 record.observe((round % 4 == 0).then_some(saved));
             }
-        }
-        worked
+            pays
+        });
+        worked.collect()
     }
 
     #[test]
-    fn work_ahead_goes_on_where_it_gains_and_is_only_tried_where_it_loses() {
-        assert_eq!(worked(1000, 0.010, 0.001), 1000, "2.5 ms against 1 ms");
-        let tried = worked(1000, 0.002, 0.001);
-        let episodes = 1000 / RETRY;
-        assert!(tried >= FIRST_TRIES, "{tried}");
-        // A try may look well for a while: the mean of a fourth wavers.
-        assert!(
-            tried <= 3 * FIRST_TRIES * episodes,
-            "{tried}: 0.5 ms against 1 ms"
+    fn work_ahead_goes_on_where_it_gains() {
+        assert_eq!(
+            worked(1000, 0.010, 0.001).len(),
+            1000,
+            "2.5 ms against 1 ms"
         );
+    }
+
+    #[test]
+    fn work_ahead_that_loses_is_tried_ever_more_seldom() {
+        // 0.5 ms against 1 ms.
+        let worked = worked(10_000, 0.002, 0.001);
+        let rests = worked.windows(2).map(|pair| pair[1] - pair[0] - 1);
+        let rests: Vec<u32> = rests.filter(|&rest| rest > 0).collect();
+        let doubled = [RETRY, 128, 256, 512, LONGEST_RETRY, LONGEST_RETRY];
+        assert_eq!(rests[..6], doubled);
+        // Only the first try, whose first guess is right, looks well for a while.
+        let tries = rests.len() as u32 + 1;
+        let worked = worked.len() as u32;
+        assert!(worked <= (tries + 1) * FIRST_TRIES, "{worked}: {rests:?}");
     }
 
     #[test]
     fn a_change_for_the_better_is_found() {
         let mut record = AheadRecord::default();
-        while record.pays() {
-            record.delayed(0.001);
-            record.observe(None);
+        for _ in 0..10_000 {
+            if record.pays() {
+                record.delayed(0.001);
+                record.observe(None);
+            }
         }
         let mut rounds = 0;
         while record.gain() <= 0.0 {
@@ -115,6 +152,13 @@ mod tests {
             }
             rounds += 1;
         }
-        assert!(rounds <= RETRY + FIRST_TRIES, "{rounds}");
+        assert!(rounds <= LONGEST_RETRY + FIRST_TRIES, "{rounds}");
+        while record.gain() > 0.0 {
+            assert!(record.pays());
+            record.observe(None);
+            record.delayed(0.001);
+        }
+        let rests = (0..).take_while(|_| !record.pays()).count() as u32;
+        assert_eq!(rests, RETRY, "what has gained is soon tried again");
     }
 }

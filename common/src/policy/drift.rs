@@ -1,5 +1,7 @@
 //! Drift: how far the acceptance that is observed lies from the one that was calibrated.
 
+use super::experience::MEMORY;
+
 /// Least drift that is told of: what a policy does hardly depends on less.
 const TOLERANCE: f64 = 0.05;
 /// Standard deviations of the observed acceptance that chance is allowed.
@@ -15,15 +17,34 @@ pub struct HeadAgreement {
     /// Tokens judged, all told.
     pub judged: u64,
     /// Weight of those that still count.
-    pub(super) weight: f64,
+    weight: f64,
+    /// Squared weights: chance weighs as in `weight`²/`squares` tokens that count alike.
+    squares: f64,
     /// Accepted ones among them.
-    pub(super) accepted: f64,
-    /// What was promised of them, by a calibration if `calibrated`.
-    pub(super) promised: f64,
-    pub(super) is_calibrated: bool,
+    accepted: f64,
+    /// What was promised of them, by a calibration if `is_calibrated`.
+    promised: f64,
+    is_calibrated: bool,
 }
 
 impl HeadAgreement {
+    /// Nothing judged yet.
+    pub(super) fn new(is_calibrated: bool) -> Self {
+        Self {
+            is_calibrated,
+            ..Self::default()
+        }
+    }
+
+    /// Takes note of a token that was right (1) or not (0), of which `promised` was promised.
+    pub(super) fn judge(&mut self, right: f64, promised: f64) {
+        self.judged += 1;
+        self.weight = MEMORY * self.weight + 1.0;
+        self.squares = MEMORY * MEMORY * self.squares + 1.0;
+        self.accepted = MEMORY * self.accepted + right;
+        self.promised = MEMORY * self.promised + promised;
+    }
+
     /// Accepted share of the tokens judged; none before the first.
     pub fn observed(&self) -> Option<f64> {
         (self.weight > 0.0).then(|| self.accepted / self.weight)
@@ -45,9 +66,10 @@ impl HeadAgreement {
         let (Some(drift), Some(calibrated)) = (self.drift(), self.calibrated()) else {
             return false;
         };
+        let count = self.weight * self.weight / self.squares;
         // The rule of succession: a probability of 1 would leave chance no room.
-        let share = (calibrated * self.weight + 1.0) / (self.weight + 2.0);
-        let deviation = (share * (1.0 - share) / self.weight).sqrt();
+        let share = (calibrated * count + 1.0) / (count + 2.0);
+        let deviation = (share * (1.0 - share) / count).sqrt();
         let bound = TOLERANCE.max(DEVIATIONS * deviation);
         drift.abs() > if before { RETURN * bound } else { bound }
     }
@@ -63,6 +85,7 @@ mod tests {
         HeadAgreement {
             judged: weight as u64,
             weight,
+            squares: weight,
             accepted,
             promised,
             is_calibrated: true,

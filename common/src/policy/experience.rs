@@ -9,8 +9,8 @@ const BIN_NATS: f32 = 0.5;
 const BINS: usize = 16;
 /// Tokens that the calibration (or, without one, the guess) counts for in each bin.
 const PRIOR_WEIGHT: f64 = 24.0;
-/// Weight of what was, token by token, in a bin.
-const MEMORY: f64 = 0.99;
+/// Weight of what was, token by token: in a bin those of that bin.
+pub(super) const MEMORY: f64 = 0.99;
 /// Least promised acceptance.
 const LEAST: f64 = 0.01;
 /// Weight of the newest in running costs.
@@ -33,13 +33,13 @@ pub struct Experience {
 #[derive(Clone, Debug, Default)]
 struct Head {
     bins: [Bin; BINS],
-    judged: u64,
+    /// All entropies together. Sums of the bins would not do: a rare bin fades too seldom.
+    agreement: HeadAgreement,
     adrift: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Bin {
-    weight: f64,
     accepted: f64,
     promised: f64,
 }
@@ -58,10 +58,14 @@ pub struct Costs {
 impl Experience {
     /// Nothing seen yet, of so many heads.
     pub fn new(heads: usize, calibration: Option<Calibration>) -> Self {
+        let head = Head {
+            agreement: HeadAgreement::new(calibration.is_some()),
+            ..Head::default()
+        };
         Self {
             rates: Rates::new(heads),
             calibration,
-            heads: vec![Head::default(); heads],
+            heads: vec![head; heads],
             ahead: AheadRecord::default(),
             costs: Costs {
                 bands: vec![None; heads],
@@ -97,10 +101,9 @@ impl Experience {
             let Some(head) = self.heads.get_mut(drafted.head) else {
                 continue;
             };
-            head.judged += 1;
-            let bin = &mut head.bins[bin_of(drafted.entropy)];
             let right = f64::from(u8::from(index < outcome.accepted));
-            bin.weight = MEMORY * bin.weight + 1.0;
+            head.agreement.judge(right, promised);
+            let bin = &mut head.bins[bin_of(drafted.entropy)];
             bin.accepted = MEMORY * bin.accepted + right;
             bin.promised = MEMORY * bin.promised + promised;
         }
@@ -108,17 +111,7 @@ impl Experience {
 
     /// How the drafted tokens of each head fared, from the shallowest.
     pub fn agreements(&self) -> impl Iterator<Item = HeadAgreement> {
-        let is_calibrated = self.calibration.is_some();
-        self.heads.iter().map(move |head| {
-            let sum = |part: fn(&Bin) -> f64| head.bins.iter().map(part).sum();
-            HeadAgreement {
-                judged: head.judged,
-                weight: sum(|bin| bin.weight),
-                accepted: sum(|bin| bin.accepted),
-                promised: sum(|bin| bin.promised),
-                is_calibrated,
-            }
-        })
+        self.heads.iter().map(|head| head.agreement)
     }
 
     /// Observed minus calibrated acceptance of a head; none without a calibration, or before the
@@ -130,12 +123,11 @@ impl Experience {
     /// Heads whose acceptance has left the calibrated band since this was asked last. A head is
     /// told of again only after it has returned.
     pub fn newly_adrift(&mut self) -> Vec<(usize, HeadAgreement)> {
-        let agreements: Vec<HeadAgreement> = self.agreements().collect();
-        let heads = self.heads.iter_mut().zip(agreements).enumerate();
-        let left = heads.filter_map(|(index, (head, agreement))| {
+        let heads = self.heads.iter_mut().enumerate();
+        let left = heads.filter_map(|(index, head)| {
             let before = head.adrift;
-            head.adrift = agreement.is_adrift(before);
-            (head.adrift && !before).then_some((index, agreement))
+            head.adrift = head.agreement.is_adrift(before);
+            (head.adrift && !before).then_some((index, head.agreement))
         });
         left.collect()
     }
@@ -169,16 +161,21 @@ impl Costs {
         }
     }
 
-    /// Going through one band and reading its exit. A band that was never run costs what the
-    /// others do; none before any was.
+    /// Going from a band on to a head's exit, and reading that one alone. A band that was never
+    /// run costs what the others do; none before any was.
+    pub fn through(&self, band: usize, head: usize) -> Option<f64> {
+        let bands: Option<f64> = (band..=head).map(|band| known(&self.bands, band)).sum();
+        Some(bands? + known(&self.exits, head)?)
+    }
+
+    /// Going through one band and reading its exit.
     pub fn step(&self, band: usize) -> Option<f64> {
-        Some(known(&self.bands, band)? + known(&self.exits, band)?)
+        self.through(band, band)
     }
 
     /// A draft token at a head when the exits before it are not read.
     pub fn direct(&self, head: usize) -> Option<f64> {
-        let bands: Option<f64> = (0..=head).map(|band| known(&self.bands, band)).sum();
-        Some(bands? + known(&self.exits, head)?)
+        self.through(0, head)
     }
 
     /// A step of the whole model with `rows` more rows.

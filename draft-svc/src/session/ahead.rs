@@ -20,7 +20,7 @@ pub(super) struct Ahead {
 }
 
 impl Ahead {
-    /// Index of the first token of the draft behind the guess.
+    /// Index of the first token of the draft behind the guess, which itself is nobody's draft.
     fn base_position(&self) -> usize {
         self.from + 1
     }
@@ -41,25 +41,29 @@ pub struct AheadPlan<'a> {
 impl DraftSession {
     /// After a Proposal: guesses that all of it is accepted, and lets [`DraftSession::ahead`]
     /// say what to do until a Commit comes. `guess` is the verifier's own token, if it is guessed
-    /// already. False if there is nothing to foretell: the generation ends there, its context is
-    /// full, or drafts are not wanted.
+    /// already. False if it cannot ([`DraftSession::can_work_ahead`]).
     pub fn work_ahead(&mut self, guess: Option<u32>) -> bool {
-        let max_draft_tokens = self.longest_ahead();
-        let ended = self.held.last().is_none_or(|&token| self.is_stop(token));
-        if self.draft.is_some() || self.resting || ended || max_draft_tokens == 0 {
+        if !self.can_work_ahead() {
             return false;
         }
         // Without a guess, the last row must run to give one.
         self.fed = self.fed.min(self.held.len() - usize::from(guess.is_none()));
         self.ahead = Some(Ahead {
             from: self.held.len(),
-            max_draft_tokens,
+            max_draft_tokens: self.longest_ahead(),
             complete: false,
         });
         if let Some(token) = guess {
             self.foretold(token);
         }
         true
+    }
+
+    /// Whether there is something to foretell. There is nothing where the generation ends, the
+    /// context is full, or drafts are not wanted.
+    pub fn can_work_ahead(&self) -> bool {
+        let ended = self.held.last().is_none_or(|&token| self.is_stop(token));
+        self.draft.is_none() && !self.resting && !ended && self.longest_ahead() > 0
     }
 
     /// What is to be done ahead; `None` if nothing is.
@@ -122,10 +126,11 @@ impl DraftSession {
         }
     }
 
-    /// Lets go of what is held from index `len` on. Foretold tokens among it were drafted in vain.
+    /// Lets go of what is held from index `len` on. What was foretold among it, but for the guess,
+    /// was drafted in vain.
     pub(super) fn cut(&mut self, len: usize) {
-        let from = self.ahead.as_ref().map_or(usize::MAX, |ahead| ahead.from);
-        let in_vain = self.held.len().saturating_sub(len.max(from));
+        let base = self.ahead.as_ref().map_or(usize::MAX, Ahead::base_position);
+        let in_vain = self.held.len().saturating_sub(len.max(base));
         self.discarded = self.discarded.saturating_add(super::position(in_vain));
         self.held.truncate(len);
         self.fed = self.fed.min(len);

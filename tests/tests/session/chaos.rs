@@ -56,16 +56,20 @@ impl Noise {
                 held_position,
                 ..Ready::default()
             })),
-            _ => Some(drafter_message::Message::Proposal(Proposal {
-                epoch,
-                base_position,
-                tokens: self.tokens().into_iter().map(drafted).collect(),
-                stop_reason: self.number() as i32,
-                draft_us: self.0.random(),
-                load: None,
-                ahead_tokens: self.0.random(),
-                discarded_ahead_tokens: self.0.random(),
-            })),
+            _ => {
+                let tokens: Vec<_> = self.tokens().into_iter().map(drafted).collect();
+                let most = tokens.len() as u32 + u32::from(self.0.random_bool(0.1));
+                Some(drafter_message::Message::Proposal(Proposal {
+                    epoch,
+                    base_position,
+                    tokens,
+                    stop_reason: self.number() as i32,
+                    draft_us: self.0.random(),
+                    load: None,
+                    ahead_tokens: self.0.random_range(0..=most),
+                    discarded_ahead_tokens: self.0.random(),
+                }))
+            }
         };
         DrafterMessage { message }
     }
@@ -155,6 +159,7 @@ fn a_verify_session_bears_any_drafter() {
         }
         let statistics = session.statistics();
         assert!(statistics.num_accepted_tokens <= statistics.num_draft_tokens);
+        assert!(statistics.num_ahead_tokens <= statistics.num_draft_tokens);
         assert!(statistics.resets <= statistics.drafter_losses);
     }
     assert!(

@@ -169,12 +169,15 @@ impl VerifySession {
             None => Err(Nonsense::EmptyMessage),
             Some(Message::Ready(ready)) => stream.on_ready(&ready, &self.open),
             Some(Message::Proposal(proposal)) => {
-                let discarded = proposal.discarded_ahead_tokens;
+                let discarded = stream.discarded_ahead(&proposal);
                 let receipt = stream.on_proposal(proposal, self.open.vocabulary_size, now)?;
-                self.statistics.num_discarded_ahead_tokens += u64::from(discarded);
                 match receipt {
                     Receipt::Taken { .. } => self.back_off.in_time(),
                     Receipt::TakenLate | Receipt::Stale => self.back_off.heard(),
+                }
+                // One that came twice would count twice.
+                if receipt != Receipt::Stale {
+                    self.statistics.num_discarded_ahead_tokens += u64::from(discarded);
                 }
                 self.statistics.count_receipt(&receipt);
                 Ok(None)

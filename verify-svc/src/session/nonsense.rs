@@ -30,6 +30,14 @@ pub enum Nonsense {
         /// `max_draft_tokens` of its Commit.
         most: u32,
     },
+    /// More tokens drafted ahead than there are.
+    #[error("{ahead} of {found} tokens drafted ahead")]
+    AheadTokens {
+        /// What the drafter said.
+        ahead: u32,
+        /// Tokens in the proposal.
+        found: usize,
+    },
     /// A token id at or above the vocabulary size.
     #[error("token id {0} is outside the vocabulary")]
     TokenId(u32),

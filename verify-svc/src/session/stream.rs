@@ -58,6 +58,8 @@ pub(super) struct Stream {
     verdict: Option<(u64, u32)>,
     /// Resyncs since the last proposal.
     resyncs: u32,
+    /// Longest draft that was asked for.
+    longest: u32,
 }
 
 impl Stream {
@@ -71,6 +73,7 @@ impl Stream {
             request: None,
             verdict: None,
             resyncs: 0,
+            longest: 0,
         };
         let message = stream.open(open);
         (stream, message)
@@ -109,6 +112,12 @@ impl Stream {
         self.ready = true;
         let behind = self.told < open.token_ids.len();
         Ok(behind.then(|| self.commit(&open.token_ids)))
+    }
+
+    /// The tokens drafted ahead in vain that a proposal tells of, as far as that can be true: a
+    /// drafter works ahead once after each proposal, at one draft as was asked for.
+    pub(super) fn discarded_ahead(&self, proposal: &Proposal) -> u32 {
+        proposal.discarded_ahead_tokens.min(self.longest)
     }
 
     pub(super) fn on_proposal(
@@ -212,6 +221,7 @@ impl Stream {
                 Some(u64::try_from(hints.draft_budget.as_micros()).unwrap_or(u64::MAX));
             commit.verify_cost_us.clone_from(&hints.verify_cost_us);
         }
+        self.longest = self.longest.max(max_draft_tokens);
         self.request = Some(Request {
             base_position: tokens.len(),
             max_draft_tokens,
@@ -256,6 +266,12 @@ impl Request {
             return Err(Nonsense::TooManyTokens {
                 found: proposal.tokens.len(),
                 most: self.max_draft_tokens,
+            });
+        }
+        if proposal.ahead_tokens as usize > proposal.tokens.len() {
+            return Err(Nonsense::AheadTokens {
+                ahead: proposal.ahead_tokens,
+                found: proposal.tokens.len(),
             });
         }
         if let Some(token) = proposal

@@ -37,14 +37,27 @@ enum Carried {
 impl Scheduler {
     /// After a proposal: begins to work ahead, where that is wanted.
     pub(super) fn work_ahead(&mut self, key: StreamKey, guess: Guess) {
-        let Some(index) = self.find(key).filter(|&index| self.pays_ahead(index)) else {
+        let Some(index) = self.find(key) else { return };
+        let drafting = self.sequences[index].drafting.as_ref();
+        let policy = drafting.and_then(|drafting| drafting.policy.as_ref());
+        let Some(mut policy) = policy.map(|policy| policy.duplicate()) else {
             return;
         };
-        let guess = match guess {
+        let declines = policy.begin(&self.parts.experience).is_some();
+        // Whether it pays is asked last: a round counts as tried once that is said.
+        if declines || !self.sequences[index].session.can_work_ahead() || !self.pays_ahead(index) {
+            return;
+        }
+        let is_read = !matches!(guess, Guess::Unread);
+        let token = match guess {
             Guess::Unread => None,
             Guess::Row(row) => self.choose(index, row),
             Guess::Token(token) => token,
         };
+        // Where nothing may be chosen, the same row would give nothing again.
+        if is_read && token.is_none() {
+            return;
+        }
         let Self {
             parts, sequences, ..
         } = self;
@@ -52,13 +65,7 @@ impl Scheduler {
         let Some(drafting) = &mut sequence.drafting else {
             return;
         };
-        let Some(mut policy) = drafting.policy.as_ref().map(|policy| policy.duplicate()) else {
-            return;
-        };
-        let declines = policy.begin(&parts.experience).is_some();
-        if declines || !sequence.session.work_ahead(guess) {
-            return;
-        }
+        sequence.session.work_ahead(token);
         drafting.follow(sequence.session.tokens());
         parts
             .kv
@@ -79,7 +86,7 @@ impl Scheduler {
 
     /// Goes on ahead with what an exit said, which was read in row `row` of the last pass.
     pub(super) fn foresee(&mut self, index: usize, head: usize, row: usize) {
-        let token = self.choose(index, row);
+        let (now, token) = (self.now(), self.choose(index, row));
         let Self {
             parts,
             sequences,
@@ -94,6 +101,7 @@ impl Scheduler {
         ) else {
             return;
         };
+        sequence.waiting_since = now;
         let position = drafting.history.len();
         // The guess is the one token before the next draft.
         let guesses = position < plan.base_position;
@@ -148,24 +156,25 @@ impl Scheduler {
         if !came_true {
             return self.parts.experience.ahead.observe(None);
         }
-        let saved = self.seconds(&foresight);
-        self.parts.experience.ahead.observe(Some(saved));
-        let mut exit = 0;
+        let mut saved = 0.0;
+        let mut carried = Carried::Emitted;
         for position in &foresight.positions {
-            match self.carry(key, position) {
-                Carried::Finished => return,
-                Carried::Emitted => {}
-                Carried::Exit(head) => {
-                    exit = head;
-                    break;
-                }
+            carried = self.carry(key, position, &mut saved);
+            if !matches!(carried, Carried::Emitted) {
+                break;
             }
         }
-        self.go_on(key, exit);
+        self.parts.experience.ahead.observe(Some(saved));
+        match carried {
+            Carried::Finished => {}
+            Carried::Emitted => self.go_on(key, 0),
+            Carried::Exit(head) => self.go_on(key, head),
+        }
     }
 
-    /// Shows the policy the readings of the draft's next position.
-    fn carry(&mut self, key: StreamKey, position: &Position) -> Carried {
+    /// Shows the policy the readings of the draft's next position, and adds to `saved` the seconds
+    /// that those take by running means.
+    fn carry(&mut self, key: StreamKey, position: &Position, saved: &mut f64) -> Carried {
         let Some(index) = self.find(key) else {
             return Carried::Finished;
         };
@@ -174,6 +183,7 @@ impl Scheduler {
             self.finish_draft(index, reason, Guess::Unread);
             return Carried::Finished;
         }
+        let mut band = 0;
         for head in 0..self.parts.decoder.band_ends().len() {
             if !self.sequences[index].reads(head) {
                 continue;
@@ -181,6 +191,8 @@ impl Scheduler {
             let Some(reading) = position.at(head) else {
                 return Carried::Exit(head);
             };
+            *saved += self.parts.experience.costs.through(band, head).unwrap_or(0.0);
+            band = head + 1;
             let decision = self.ask(index, head, reading.summary);
             if let Decision::Stop(cause) = decision {
                 self.finish_draft(index, stop_reason(cause), Guess::Token(reading.token));
@@ -204,9 +216,10 @@ impl Scheduler {
         Carried::Finished
     }
 
-    /// Goes on with rows, at an exit of the next position.
+    /// Goes on with rows, at the next position's first exit from `exit` on that the policy reads.
     fn go_on(&mut self, key: StreamKey, exit: usize) {
         let Some(index) = self.find(key) else { return };
+        let exits = self.parts.decoder.band_ends().len();
         let Self {
             parts, sequences, ..
         } = self;
@@ -214,27 +227,19 @@ impl Scheduler {
         let Some(id) = sequence.drafting.as_ref().map(|drafting| drafting.id) else {
             return;
         };
+        let exit = (exit..exits)
+            .find(|&head| sequence.reads(head))
+            .unwrap_or(exit);
         let end = sequence.session.tokens().len();
+        sequence.session.resume(false);
+        parts.kv.truncate(id, sequence.session.plan().truncate_to);
         // An exit can be read as its row comes through the band, and not later.
         let band = (0..=exit).find(|&band| parts.kv.len(id, band) < end);
-        sequence.session.resume(band.is_none());
-        parts.kv.truncate(id, sequence.session.plan().truncate_to);
+        if band.is_none() {
+            sequence.session.resume(true);
+            parts.kv.truncate(id, sequence.session.plan().truncate_to);
+        }
         sequence.depth = band.unwrap_or(0);
         sequence.decided = exit;
-    }
-
-    /// What reading all that took, by running means.
-    fn seconds(&self, foresight: &Foresight) -> f64 {
-        let costs = &self.parts.experience.costs;
-        let positions = foresight.positions.iter();
-        let seconds = positions.flat_map(|position| {
-            let first = position.readings.first();
-            let first = first.and_then(|reading| costs.direct(reading.head));
-            let deeper = position.readings.iter().skip(1);
-            first
-                .into_iter()
-                .chain(deeper.filter_map(|reading| costs.step(reading.head)))
-        });
-        seconds.sum()
     }
 }

@@ -94,6 +94,7 @@ impl Scheduler {
     }
 
     fn receive(&mut self, key: StreamKey, incoming: Incoming) {
+        let Some(index) = self.find(key) else { return };
         // What came during a step of work ahead had to wait for its end.
         if self
             .ahead_since
@@ -102,9 +103,7 @@ impl Scheduler {
             let waited = incoming.arrived.elapsed().as_secs_f64();
             self.parts.experience.ahead.delayed(waited);
         }
-        if let Some(index) = self.find(key) {
-            self.on_message(index, *incoming.message);
-        }
+        self.on_message(index, *incoming.message);
     }
 
     fn condition(&self) -> Condition {

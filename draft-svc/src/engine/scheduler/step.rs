@@ -12,6 +12,8 @@ use dssd_common::{kv::KvCache, model::Span};
 use std::time::Instant;
 use tonic::Status;
 
+/// Rows of a step of work ahead: a Commit that comes meanwhile waits for few.
+const ROWS_AHEAD: usize = 8;
 /// Weight of the newest step in the mean that is reported.
 const NEWEST: f64 = 0.1;
 
@@ -21,10 +23,11 @@ impl Scheduler {
     pub(super) fn step(&mut self) -> bool {
         self.stop_drafts();
         let begun = Instant::now();
-        let mut batch = self.plan(Sequence::want);
+        let rows = self.parts.max_step_rows;
+        let mut batch = self.plan(Sequence::want, rows);
         let ahead = batch.is_empty();
         if ahead {
-            batch = self.plan(Sequence::want_ahead);
+            batch = self.plan(Sequence::want_ahead, rows.min(ROWS_AHEAD));
         }
         self.ahead_since = (ahead && !batch.is_empty()).then_some(begun);
         if batch.is_empty() {
@@ -46,11 +49,12 @@ impl Scheduler {
         true
     }
 
+    /// A batch of at most `budget` rows.
     fn plan(
         &self,
         want: impl Fn(&Sequence, &KvCache, usize) -> Option<Want>,
+        mut budget: usize,
     ) -> Vec<(usize, Want)> {
-        let mut budget = self.parts.max_step_rows;
         let mut order: Vec<usize> = (0..self.sequences.len()).collect();
         order.sort_by_key(|&index| self.sequences[index].waiting_since);
         let mut batch: Vec<(usize, Want)> = Vec::new();

@@ -49,10 +49,10 @@ impl Scheduler {
         };
         sequence.waiting_since = now;
         sequence.restart_row();
-        let foresight = sequence.foresight.take();
         if let Err(error) = self.follow(index) {
             return self.end(index, error.into());
         }
+        let foresight = self.sequences[index].foresight.take();
         if let Some(commit) = commit {
             self.learn(index, &commit, unfinished);
         }
@@ -100,6 +100,10 @@ impl Scheduler {
 
     pub(super) fn remove(&mut self, index: usize) {
         let sequence = self.sequences.swap_remove(index);
+        if sequence.foresight.is_some() {
+            // Nobody will ask for what was worked ahead, and others may have waited for it.
+            self.parts.experience.ahead.observe(None);
+        }
         if let Some(drafting) = sequence.drafting {
             self.parts.kv.close(drafting.id);
         }
