@@ -32,7 +32,7 @@ pub struct Config {
     /// Layers after which untrained exits sit, such as 2,4,7,9 [default: four, evenly spaced]
     #[arg(long, env = "DSSD_EXITS", value_name = "LAYERS", value_delimiter = ',')]
     pub exits: Option<Vec<usize>>,
-    /// Whether to draft on while the verifier runs: on, off, or auto (where that is measured to pay, and never for a verifier on this machine)
+    /// Whether to draft on while the verifier runs: on, off, or auto (where that is measured to pay, and never for a verifier on this machine). Other containers and virtual machines of one host count as other machines: set `off` there
     #[arg(long, env = "DSSD_WORK_AHEAD", default_value_t = WorkAhead::Auto)]
     pub work_ahead: WorkAhead,
 }

@@ -82,18 +82,18 @@ impl Cluster {
             restarts = Some(restarting);
         }
         let drafted = pair::verifier(model, drafts, pair::listener().await?)?;
-        let foretold = pair::verifier(model, oracles, pair::listener().await?)?;
-        let hurried = pair::verifier(model, aheads, pair::listener().await?)?;
+        let with_oracle = pair::verifier(model, oracles, pair::listener().await?)?;
+        let with_ahead = pair::verifier(model, aheads, pair::listener().await?)?;
         let cluster = Self {
             drafted: Client::new(&[drafted.uri()?]),
-            ahead: Some(Client::new(&[hurried.uri()?])),
+            ahead: Some(Client::new(&[with_ahead.uri()?])),
             oracle: Some(OracleSide {
-                client: Client::new(&[foretold.uri()?]),
+                client: Client::new(&[with_oracle.uri()?]),
                 truth,
             }),
             exits,
             // Verifiers end first, then what they are connected to.
-            services: [drafted, foretold, hurried]
+            services: [drafted, with_oracle, with_ahead]
                 .into_iter()
                 .chain(services)
                 .chain([drafter, oracle, ahead])

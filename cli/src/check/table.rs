@@ -44,6 +44,9 @@ impl Report {
                 first.margin
             );
         }
+        for note in &self.notes {
+            println!("note: {note}");
+        }
         for failure in &self.failures {
             println!("FAILED: {failure}");
         }

@@ -195,6 +195,32 @@ pub const DEFAULT_FIXED_TOKENS: usize = 4;
 const DEFAULT_AGREEMENT: f32 = 0.9;
 
 impl PolicySpec {
+    /// The policy of a request where `default` is the server's. Without a name it is `entropy` if
+    /// a setting of that is given, else `default`; `entropy` alone takes the target agreement of
+    /// `default`, if that has one.
+    ///
+    /// # Errors
+    /// As [`PolicySpec::from_settings`].
+    pub fn requested(name: &str, settings: PolicySettings, default: Self) -> Result<Self> {
+        let confident = settings.entropy_threshold.is_some() || settings.target_agreement.is_some();
+        let default_name = default.to_string();
+        let name = match name {
+            "" if confident => "entropy",
+            "" => &default_name,
+            name => name,
+        };
+        let target = default
+            .target_agreement()
+            .filter(|_| name == "entropy" && !confident);
+        let target = target.map(|target| target as f32);
+        let target_agreement = settings.target_agreement.or(target);
+        let settings = PolicySettings {
+            target_agreement,
+            ..settings
+        };
+        Self::from_settings(name, settings)
+    }
+
     /// A policy by its bare name and separate settings, or by a full name such as `fixed:0:4`.
     ///
     /// # Errors

@@ -297,6 +297,27 @@ fn experience_corrects_what_was_promised() {
 }
 
 #[test]
+fn rare_entropies_weigh_as_little_as_they_are_rare() {
+    let mut experience = experience(0.9);
+    for number in 0..10_000 {
+        // Of every hundred tokens one is far off, and right three times in ten.
+        let (entropy, right) = match number % 100 {
+            50 => (6.0, (number / 100) % 10 < 3),
+            _ => (0.2, number % 20 != 0),
+        };
+        let outcome = Outcome {
+            drafted: &[Drafted { head: 0, entropy }],
+            accepted: usize::from(right),
+            committed: 1 + usize::from(right),
+            seconds: 0.01,
+        };
+        experience.learn(outcome, 0.0);
+    }
+    let observed = experience.agreements().next().unwrap().observed();
+    assert!((observed.unwrap() - 0.94).abs() < 0.02, "{observed:?}");
+}
+
+#[test]
 fn a_head_that_leaves_its_calibration_is_told_of_once_until_it_returns() {
     let mut experience = experience(0.9);
     let mut told = Vec::new();

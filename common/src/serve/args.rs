@@ -50,7 +50,7 @@ pub struct ServeArgs {
     /// Draft policy where none is named: auto, off, fixed:HEAD:TOKENS, entropy, entropy:NATS, entropy@AGREEMENT, max-prob:HEAD:P, adaedl:HEAD, product:HEAD:P or del [default: auto]
     #[arg(long, env = "DSSD_POLICY")]
     pub policy: Option<String>,
-    /// Agreement that `entropy` drafts for where none is named, above 0 and below 1; without --policy, the policy is `entropy`
+    /// Agreement that `entropy` drafts for where none is named, above 0 and below 1; without --policy, the policy is `entropy`. Clients of verify-svc get that of verify-svc, which names it to its drafters
     #[arg(long, env = "DSSD_TARGET_AGREEMENT", value_name = "E")]
     pub target_agreement: Option<f32>,
     /// Longest draft, in tokens

@@ -236,21 +236,13 @@ fn policy(
     let none = Speculation::default();
     let asked = speculation.unwrap_or(&none);
     let longest = parts.profile.max_draft_tokens as usize;
-    // Who asks for `entropy` alone leaves the target to the server.
-    let bare = asked.policy == "entropy" && asked.entropy_threshold.is_none();
-    let target = parts.default_policy.target_agreement().filter(|_| bare);
     let settings = PolicySettings {
         exit_head: asked.exit_head.map(|head| head as usize),
         tokens: asked.max_draft_tokens.map(|tokens| tokens as usize),
         entropy_threshold: asked.entropy_threshold,
-        target_agreement: asked
-            .target_agreement
-            .or(target.map(|target| target as f32)),
+        target_agreement: asked.target_agreement,
     };
-    let spec = match asked.policy.as_str() {
-        "" => parts.default_policy,
-        name => PolicySpec::from_settings(name, settings)?,
-    };
+    let spec = PolicySpec::requested(&asked.policy, settings, parts.default_policy)?;
     Ok(spec.build(Setting {
         exits: parts.decoder.band_ends(),
         max_draft_tokens: longest,

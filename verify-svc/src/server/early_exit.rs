@@ -81,16 +81,13 @@ impl Served {
 
     /// Which entropies are confident, by nats or by agreement.
     fn threshold(&self, asked: &Speculation) -> Result<PolicySpec> {
-        let by_default = || Some(self.default_policy.target_agreement()? as f32);
         let settings = PolicySettings {
             entropy_threshold: asked.entropy_threshold,
-            target_agreement: match asked.entropy_threshold {
-                Some(_) => asked.target_agreement,
-                None => asked.target_agreement.or_else(by_default),
-            },
+            target_agreement: asked.target_agreement,
             ..PolicySettings::default()
         };
-        PolicySpec::from_settings("entropy", settings).map_err(|error| unfit(asked, &error))
+        PolicySpec::requested("entropy", settings, self.default_policy)
+            .map_err(|error| unfit(asked, &error))
     }
 
     /// The same for a request to score, which is never drafted.

@@ -35,15 +35,6 @@ impl Served {
     }
 
     fn policy(&self, asked: &Speculation) -> Result<PolicySpec> {
-        let default = self.default_policy.to_string();
-        let confident = asked.target_agreement.is_some() || asked.entropy_threshold.is_some();
-        let name = match asked.policy.as_str() {
-            "" if confident => "entropy",
-            "" => &default,
-            name => name,
-        };
-        let target = self.default_policy.target_agreement();
-        let target = target.filter(|_| name == "entropy" && !confident);
         let settings = PolicySettings {
             exit_head: asked.exit_head.map(|head| head as usize),
             tokens: asked
@@ -51,11 +42,9 @@ impl Served {
                 .filter(|&tokens| tokens > 0)
                 .map(|tokens| tokens as usize),
             entropy_threshold: asked.entropy_threshold,
-            target_agreement: asked
-                .target_agreement
-                .or(target.map(|target| target as f32)),
+            target_agreement: asked.target_agreement,
         };
-        PolicySpec::from_settings(name, settings)
+        PolicySpec::requested(&asked.policy, settings, self.default_policy)
             .map_err(|error| Error::field("speculation.policy", error.to_string()))
     }
 }

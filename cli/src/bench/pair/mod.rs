@@ -21,7 +21,8 @@ use crate::{
 use costs::Costs;
 use drafter::WorkingDrafter;
 use dssd_common::{
-    checkpoint::demo, exit, kernels::Kernels, policy::PolicySpec, tokenizer::Tokenizer,
+    checkpoint::demo, exit, kernels::Kernels, policy::PolicySpec, serve::WorkAhead,
+    tokenizer::Tokenizer,
 };
 pub(crate) use report::PolicyReport;
 use report::Report;
@@ -64,6 +65,9 @@ pub(crate) struct Args {
     /// Continue random tokens instead of openings of stories: little can be foretold of what follows.
     #[arg(long)]
     random_prompts: bool,
+    /// Whether the drafter drafts on while the verifier runs: on, off, or auto, which on one machine is off.
+    #[arg(long, default_value_t = WorkAhead::Auto, conflicts_with = "shape")]
+    work_ahead: WorkAhead,
     /// Tokens of each generation.
     #[arg(long, value_name = "N", default_value_t = 96, value_parser = clap::value_parser!(u32).range(2..))]
     max_new_tokens: u32,
@@ -100,6 +104,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let truth = Truth::default();
     let settings = PairSettings {
         oracle: (args.acceptance).map(|acceptance| (acceptance, truth.clone())),
+        work_ahead: Some(args.work_ahead),
         ..PairSettings::default()
     };
     let pair = Pair::start(&subject, settings).await?;
@@ -194,6 +199,8 @@ pub(crate) struct PairSettings {
     pub(crate) heads: Option<PathBuf>,
     /// Longest draft of both services; their defaults if unset.
     pub(crate) max_draft_tokens: Option<u32>,
+    /// Whether the drafter works ahead; its default if unset. An oracle never does.
+    pub(crate) work_ahead: Option<WorkAhead>,
 }
 
 impl Pair {
@@ -249,6 +256,7 @@ async fn drafter(
     config.heads = settings.heads;
     config.serve.threads = Some(subject.kernels.threads());
     config.serve.dtype = subject.dtype;
+    config.work_ahead = settings.work_ahead.unwrap_or(config.work_ahead);
     let longest = settings.max_draft_tokens;
     config.serve.max_draft_tokens = longest.unwrap_or(config.serve.max_draft_tokens);
     let checkpoint = Arc::clone(&subject.checkpoint);

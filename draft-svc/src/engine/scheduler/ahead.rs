@@ -191,7 +191,12 @@ impl Scheduler {
             let Some(reading) = position.at(head) else {
                 return Carried::Exit(head);
             };
-            *saved += self.parts.experience.costs.through(band, head).unwrap_or(0.0);
+            *saved += self
+                .parts
+                .experience
+                .costs
+                .through(band, head)
+                .unwrap_or(0.0);
             band = head + 1;
             let decision = self.ask(index, head, reading.summary);
             if let Decision::Stop(cause) = decision {

@@ -3,7 +3,7 @@
 use super::Scheduler;
 use crate::{
     Config,
-    engine::{Peer, StreamKey},
+    engine::{Command, Peer, StreamKey},
     service,
 };
 use dssd_common::serve::{WorkAhead, open_model};
@@ -78,13 +78,17 @@ impl Drafter {
         self.scheduler.on_message(0, VerifierMessage { message });
     }
 
-    /// Steps until a proposal comes; the number of steps, and the proposal.
-    fn proposal(&mut self) -> (usize, Proposal) {
+    /// Steps until the proposal of the newest Commit comes, which is `epoch`; the number of steps,
+    /// and the proposal. What was foretold may have answered Commits before it at once.
+    fn proposal(&mut self, epoch: u64) -> (usize, Proposal) {
         let mut steps = 0;
         loop {
             while let Ok(message) = self.inbox.try_recv() {
-                if let Some(Message::Proposal(proposal)) = message.unwrap().message {
-                    return (steps, proposal);
+                match message.unwrap().message {
+                    Some(Message::Proposal(proposal)) if proposal.epoch == epoch => {
+                        return (steps, proposal);
+                    }
+                    _ => {}
                 }
             }
             let worked = self.scheduler.step();
@@ -188,6 +192,32 @@ impl Verifier {
     }
 }
 
+impl Drafter {
+    /// A drafter that has sent the first proposal, of up to `longest` tokens, and works ahead.
+    fn working(policy: &str, longest: u32) -> (Self, Verifier) {
+        let mut drafter = Self::new(WorkAhead::On, true);
+        let open = drafter.open(policy, 0.0);
+        drafter.take(verifier_message::Message::Open(open));
+        let mut verifier = Verifier::new(&drafter);
+        let own = drafter.story[PROMPT];
+        let commit = verifier.commit(0, own, longest);
+        drafter.take(verifier_message::Message::Commit(commit));
+        let (_, proposal) = drafter.proposal(verifier.epoch);
+        let tokens = proposal.tokens.iter().map(|token| token.token_id);
+        verifier.proposed = Some((proposal.epoch, tokens.collect()));
+        (drafter, verifier)
+    }
+
+    /// Tells that all was as foretold, and asks for up to `longest` tokens.
+    fn agree(&mut self, verifier: &mut Verifier, longest: u32) {
+        let (_, tokens) = verifier.proposed.as_ref().unwrap();
+        let drafted = tokens.len();
+        let guess = self.foretold(verifier.tokens.len() + drafted).unwrap();
+        let commit = verifier.commit(drafted, guess, longest);
+        self.take(verifier_message::Message::Commit(commit));
+    }
+}
+
 /// Sums over rounds.
 #[derive(Debug, Default)]
 struct Seen {
@@ -213,8 +243,8 @@ fn compare(policy: &str, temperature: f32, seen: &mut Seen) {
             ahead.take(message.clone());
             plain.take(message);
         }
-        let (steps, drafted) = ahead.proposal();
-        let (_, expected) = plain.proposal();
+        let (steps, drafted) = ahead.proposal(verifier.epoch);
+        let (_, expected) = plain.proposal(verifier.epoch);
         let what = |proposal: &Proposal| {
             (
                 (proposal.epoch, proposal.base_position, proposal.stop_reason),
@@ -260,7 +290,7 @@ fn proposals_are_the_same_with_and_without_work_ahead() {
             compare(policy, temperature, &mut seen);
         }
         assert!(
-            seen.ahead >= 5 && seen.discarded >= 10 && seen.at_once >= 2,
+            seen.ahead >= 5 && seen.discarded >= 2 && seen.at_once >= 2,
             "{policy}: {seen:?}"
         );
     }
@@ -276,7 +306,7 @@ fn work_ahead_ends_where_the_generation_does() {
     let own = drafter.story[PROMPT];
     let commit = verifier.commit(0, own, 4);
     drafter.take(verifier_message::Message::Commit(commit));
-    let (_, proposal) = drafter.proposal();
+    let (_, proposal) = drafter.proposal(verifier.epoch);
     while drafter.scheduler.step() {}
     assert_eq!(proposal.tokens.len(), 4);
     // 1 committed, 4 drafted, 1 guessed: of the 2 that remain one is the verifier's own.
@@ -299,7 +329,7 @@ fn a_verifier_on_this_machine_gets_work_ahead_only_if_it_is_forced() {
         let own = drafter.story[PROMPT];
         let commit = verifier.commit(0, own, 4);
         drafter.take(verifier_message::Message::Commit(commit));
-        drafter.proposal();
+        drafter.proposal(verifier.epoch);
         let session = &drafter.scheduler.sequences[0].session;
         assert_eq!(session.ahead().is_some(), works, "{work_ahead} {same_host}");
     }
@@ -319,6 +349,38 @@ fn an_outdated_message_leaves_a_draft_as_it_is() {
     }
     drafter.take(verifier_message::Message::Commit(commit));
     drafter.take(verifier_message::Message::Open(open));
-    let (_, proposal) = drafter.proposal();
+    let (_, proposal) = drafter.proposal(verifier.epoch);
     assert_eq!((proposal.epoch, proposal.tokens.len()), (1, 2));
+}
+
+#[test]
+fn a_row_that_has_run_half_way_goes_on_there() {
+    let (mut drafter, mut verifier) = Drafter::working("fixed:2:1", 1);
+    // Three bands up to the exit give the guess, and two of three have run for the token behind it.
+    for _ in 0..5 {
+        assert!(drafter.scheduler.step());
+    }
+    drafter.agree(&mut verifier, 1);
+    let (steps, proposal) = drafter.proposal(verifier.epoch);
+    assert_eq!((steps, proposal.tokens.len()), (1, 1));
+}
+
+#[test]
+fn only_what_a_draft_uses_counts_as_saved() {
+    let (mut drafter, mut verifier) = Drafter::working("fixed:0:4", 4);
+    while drafter.scheduler.step() {}
+    let costs = &mut drafter.scheduler.parts.experience.costs;
+    costs.bands.fill(Some(1.0));
+    costs.exits.fill(Some(0.5));
+    drafter.agree(&mut verifier, 1);
+    // The one guess was right, and nobody waited.
+    assert_eq!(drafter.scheduler.parts.experience.ahead.gain(), 1.5);
+}
+
+#[test]
+fn what_others_waited_counts_against_a_stream_that_has_closed() {
+    let (mut drafter, _) = Drafter::working("fixed:0:4", 4);
+    drafter.scheduler.parts.experience.ahead.delayed(1.0);
+    drafter.scheduler.handle(Command::Close(KEY));
+    assert_eq!(drafter.scheduler.parts.experience.ahead.gain(), -1.0);
 }
