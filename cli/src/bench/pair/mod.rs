@@ -36,7 +36,8 @@ const PASS_ROUNDS: usize = 11;
 const ROWS: usize = 8;
 const ORACLE_SEED: u64 = 7;
 /// What is tried on a real model when nothing is said.
-const POLICIES: [&str; 5] = [
+const POLICIES: [&str; 6] = [
+    "auto",
     "fixed:0:2",
     "fixed:0:4",
     "fixed:1:3",
@@ -60,6 +61,9 @@ pub(crate) struct Args {
     /// A policy to measure, such as fixed:0:4; may be given several times [default: some].
     #[arg(long, value_name = "POLICY")]
     policy: Vec<PolicySpec>,
+    /// Continue random tokens instead of openings of stories: little can be foretold of what follows.
+    #[arg(long)]
+    random_prompts: bool,
     /// Tokens of each generation.
     #[arg(long, value_name = "N", default_value_t = 96, value_parser = clap::value_parser!(u32).range(2..))]
     max_new_tokens: u32,
@@ -106,7 +110,10 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let mut runs = Runs {
         client: pair.client()?,
         truth,
-        prompts: runs::prompts(&subject, pair.tokenizer.is_some()),
+        prompts: match pair.tokenizer.is_some() && !args.random_prompts {
+            true => runs::openings(),
+            false => runs::random_prompts(&subject),
+        },
         max_new_tokens: args.max_new_tokens,
         turns: 0,
     };

@@ -16,22 +16,26 @@ const OPENINGS: [&str; 3] = [
     "Tom and his sister went to the park because",
     "One rainy morning the old dog",
 ];
-/// Random tokens that a model without a tokenizer continues.
+/// Tokens of a random prompt.
 const PROMPT_TOKENS: usize = 16;
 /// Tokens of the first generations, which pay for connecting.
 const WARM_UP_TOKENS: u32 = 24;
 
-/// The prompts for a model.
-pub(super) fn prompts(subject: &Subject, has_tokenizer: bool) -> Vec<Prompt> {
-    if has_tokenizer {
-        return OPENINGS
-            .iter()
-            .map(|&text| Prompt::Text(text.to_owned()))
-            .collect();
-    }
-    vec![Prompt::TokenIds(TokenIds {
-        ids: subject.tokens(PROMPT_TOKENS),
-    })]
+/// Beginnings of stories.
+pub(super) fn openings() -> Vec<Prompt> {
+    OPENINGS
+        .iter()
+        .map(|&text| Prompt::Text(text.to_owned()))
+        .collect()
+}
+
+/// As many prompts of random tokens.
+pub(super) fn random_prompts(subject: &Subject) -> Vec<Prompt> {
+    let tokens = subject.tokens(OPENINGS.len() * PROMPT_TOKENS);
+    tokens
+        .chunks(PROMPT_TOKENS)
+        .map(|ids| Prompt::TokenIds(TokenIds { ids: ids.to_vec() }))
+        .collect()
 }
 
 /// How a generation is drafted and sampled.
