@@ -14,10 +14,15 @@
 //! what such rounds brought: the way there and back, sampling and other streams have their part
 //! in that, and no formula knows them all. There is no knob.
 
-use super::{Choice, Decision, ExitView, Experience, Outcome, Policy, StopCause};
+use super::{
+    Choice, Decision, ExitView, Experience, Outcome, Policy, StopCause, rates::FIRST_TRIES,
+};
 
 /// Weight of the newest in the running probabilities.
 const NEWEST: f64 = 0.1;
+/// Rounds in a row that are drafted alike at least. The first one does not count: its draft had to catch
+/// up with what was committed while nothing, or other exits, ran.
+const SERIES: u32 = 1 + FIRST_TRIES;
 /// Probability at a deeper head before the first experience.
 const HOPE: f64 = 0.7;
 
@@ -28,6 +33,8 @@ pub(super) struct Auto {
     max_draft_tokens: usize,
     /// How this round is drafted.
     choice: Choice,
+    /// Rounds in a row that were drafted so.
+    streak: u32,
     /// Running mean of p at each head, over the positions that a shallower one passed on.
     deeper: Vec<f64>,
     /// Running mean of p at the exit where a position was decided.
@@ -43,7 +50,8 @@ impl Auto {
         Self {
             temperature,
             max_draft_tokens,
-            choice: Choice::From(0),
+            choice: Choice::Plain,
+            streak: 0,
             deeper: vec![HOPE; heads],
             decided: HOPE,
             token_seconds: None,
@@ -106,7 +114,17 @@ impl Policy for Auto {
 
     fn begin(&mut self, experience: &Experience) -> Option<StopCause> {
         self.survival = 1.0;
-        self.choice = experience.rates.choose();
+        let drafting = self.choice != Choice::Plain;
+        let next = match drafting && self.streak < SERIES {
+            true => self.choice,
+            false => experience.rates.choose(),
+        };
+        self.streak = if next == self.choice {
+            self.streak + 1
+        } else {
+            1
+        };
+        self.choice = next;
         (self.choice == Choice::Plain).then_some(StopCause::Cost)
     }
 
@@ -138,7 +156,10 @@ impl Policy for Auto {
 
     fn learn(&mut self, outcome: Outcome<'_>, experience: &mut Experience) {
         let rates = &mut experience.rates;
-        rates.observe(self.choice, outcome.committed, outcome.seconds);
+        match self.choice {
+            Choice::From(_) if self.streak == 1 => rates.grow_older(outcome.committed),
+            choice => rates.observe(choice, outcome.committed, outcome.seconds),
+        }
     }
 }
 

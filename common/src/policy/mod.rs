@@ -95,9 +95,11 @@ pub struct Outcome<'a> {
     pub drafted: &'a [Drafted],
     /// How many of them were right, from the first on.
     pub accepted: usize,
-    /// Tokens that were committed, the model's own included.
+    /// Tokens that were committed, the model's own included. Where there was no draft: those of all
+    /// rounds until another one was asked for.
     pub committed: usize,
-    /// From the Commit that asked for the draft to the one that told of its end.
+    /// The time of those rounds: from the Commit that asked for the draft to the one that told of its end, or
+    /// asked for the next one.
     pub seconds: f64,
 }
 

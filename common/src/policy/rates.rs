@@ -1,18 +1,20 @@
 //! Tokens per second that rounds brought, by where their drafts began: a bandit with few arms.
 
 /// Rounds from every head before any choice is preferred. Plain rounds vary less: one tells.
-const FIRST_TRIES: u32 = 3;
-/// Rounds after which a choice that is nearly as good as the best is tried again.
-const RETRY_NEAR: u32 = 32;
+pub(super) const FIRST_TRIES: u32 = 3;
+/// Tokens after which a choice that is nearly as good as the best is tried again.
+const RETRY_NEAR: u64 = 512;
 /// The same for one that is far behind.
-const RETRY_FAR: u32 = 128;
+const RETRY_FAR: u64 = 2048;
 /// Where near ends, as a share of the best rate.
 const NEAR: f64 = 0.9;
 /// How much a rate may turn out better than it was seen, over the root of the rounds seen: the
 /// deviation of a round's tokens over their mean is about this.
 const HOPE: f64 = 0.4;
-/// Weight of what was, from round to round.
-const MEMORY: f64 = 0.985;
+/// Tokens after which half of what was seen is forgotten.
+const HORIZON: f64 = 256.0;
+/// What a record weighs at most, in rounds, once it is old: the world may have changed.
+const OLD_ROUNDS: f64 = 6.0;
 
 /// How a round is drafted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +23,15 @@ pub enum Choice {
     Plain,
     /// From this exit head on.
     From(usize),
+}
+
+impl Choice {
+    fn index(self) -> usize {
+        match self {
+            Self::Plain => 0,
+            Self::From(head) => head + 1,
+        }
+    }
 }
 
 /// Running rates of every choice.
@@ -36,7 +47,8 @@ struct Record {
     seconds: f64,
     rounds: f64,
     tries: u32,
-    rounds_since: u32,
+    /// Tokens that came since it was last tried.
+    age: u64,
 }
 
 impl Record {
@@ -48,6 +60,12 @@ impl Record {
     fn promise(&self) -> f64 {
         let doubt = 1.0 + HOPE / self.rounds.sqrt();
         self.rate().map_or(f64::INFINITY, |rate| rate * doubt)
+    }
+
+    fn weigh(&mut self, keep: f64) {
+        self.tokens *= keep;
+        self.seconds *= keep;
+        self.rounds *= keep;
     }
 }
 
@@ -66,14 +84,19 @@ impl Rates {
             let first_tries = if index == 0 { 1 } else { FIRST_TRIES };
             let near = record.rate().is_none_or(|rate| rate >= NEAR * best);
             let retry = if near { RETRY_NEAR } else { RETRY_FAR };
-            record.tries < first_tries || record.rounds_since >= retry
+            record.tries < first_tries || record.age >= retry
+        };
+        let promise = |index: usize, record: &Record| match index {
+            // Every plain round brings one token: its rate has no chance in it.
+            0 => record.rate().unwrap_or(f64::INFINITY),
+            _ => record.promise(),
         };
         // Heads first: whoever asks for a draft for the first time gets one.
         let heads_first = || self.records.iter().enumerate().skip(1);
         let all = || heads_first().chain(self.records.iter().enumerate().take(1));
         let index = all().find(due).map(|(index, _)| index).or_else(|| {
             all()
-                .max_by(|(_, a), (_, b)| a.promise().total_cmp(&b.promise()))
+                .max_by(|&(i, a), &(j, b)| promise(i, a).total_cmp(&promise(j, b)))
                 .map(|(index, _)| index)
         });
         match index.unwrap_or(0) {
@@ -88,21 +111,27 @@ impl Rates {
         rates.max_by(f64::total_cmp)
     }
 
-    /// Takes note of a round.
+    /// Takes note of a round, or of several plain ones in a row.
     pub fn observe(&mut self, choice: Choice, tokens: usize, seconds: f64) {
-        for record in &mut self.records {
-            record.rounds_since = record.rounds_since.saturating_add(1);
-        }
-        let index = match choice {
-            Choice::Plain => 0,
-            Choice::From(head) => head + 1,
+        self.grow_older(tokens);
+        let Some(record) = self.records.get_mut(choice.index()) else {
+            return;
         };
-        if let Some(record) = self.records.get_mut(index) {
-            record.tokens = MEMORY * record.tokens + tokens as f64;
-            record.seconds = MEMORY * record.seconds + seconds;
-            record.rounds = MEMORY * record.rounds + 1.0;
-            record.tries = record.tries.saturating_add(1);
-            record.rounds_since = 0;
+        if record.age >= RETRY_NEAR && record.rounds > OLD_ROUNDS {
+            record.weigh(OLD_ROUNDS / record.rounds);
+        }
+        record.weigh(HORIZON / (HORIZON + tokens as f64));
+        record.tokens += tokens as f64;
+        record.seconds += seconds;
+        record.rounds += 1.0;
+        record.tries = record.tries.saturating_add(1);
+        record.age = 0;
+    }
+
+    /// Takes note of tokens whose round says nothing of any choice's rate.
+    pub fn grow_older(&mut self, tokens: usize) {
+        for record in &mut self.records {
+            record.age = record.age.saturating_add(tokens as u64);
         }
     }
 }

@@ -4,6 +4,7 @@ use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
 mod auto;
+mod worlds;
 
 fn summary(entropy: f32, valid: bool) -> Summary {
     Summary {
@@ -217,7 +218,7 @@ fn experience(p: f64) -> Experience {
 fn every_choice_is_tried_and_the_best_is_kept() {
     let mut rates = Experience::new(3, None).rates;
     let mut chosen = [0; 4];
-    for _ in 0..1000 {
+    for _ in 0..3000 {
         let choice = rates.choose();
         let (index, rate) = match choice {
             Choice::Plain => (0, 100.0),
@@ -227,7 +228,7 @@ fn every_choice_is_tried_and_the_best_is_kept() {
         rates.observe(choice, 2, 2.0 / rate);
     }
     assert!(
-        chosen[2] > 900 && chosen.iter().all(|&count| count >= 3),
+        chosen[2] > 2900 && chosen.iter().all(|&count| count >= 3),
         "{chosen:?}"
     );
     assert_eq!(rates.best().map(f64::round), Some(120.0));

@@ -35,6 +35,8 @@ pub(super) struct Proposed {
     pub(super) drafted: Vec<Drafted>,
     /// When the Commit that asked for it came.
     pub(super) started: Duration,
+    /// Tokens committed since, while no other draft was asked for.
+    pub(super) committed: usize,
 }
 
 impl Proposed {
@@ -44,6 +46,7 @@ impl Proposed {
             epoch: 0,
             drafted: Vec::new(),
             started,
+            committed: 0,
         }
     }
 
@@ -56,6 +59,7 @@ impl Proposed {
             epoch: proposal.epoch,
             drafted: drafted.collect(),
             started,
+            committed: 0,
         }
     }
 }

@@ -39,6 +39,8 @@ pub(super) struct ClozeRow {
 /// Questions as token ids.
 pub(super) struct Cloze {
     questions: Vec<Tokens>,
+    /// Of the intervals.
+    seed: u64,
 }
 
 struct Tokens {
@@ -49,11 +51,16 @@ struct Tokens {
 
 impl Cloze {
     /// Reads JSON lines with `prompt`, `choices` and `answer`; `end` is the model's token that
-    /// ends a text.
+    /// ends a text, `seed` that of intervals.
     ///
     /// # Errors
     /// Names the line that is unfit.
-    pub(super) fn read(path: &Path, encoder: &Encoder, end: Option<u32>) -> Result<Self> {
+    pub(super) fn read(
+        path: &Path,
+        encoder: &Encoder,
+        end: Option<u32>,
+        seed: u64,
+    ) -> Result<Self> {
         let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
         let lines = text.lines().enumerate();
         let lines = lines.filter(|(_, line)| !line.trim().is_empty());
@@ -69,7 +76,7 @@ impl Cloze {
             "{}: no question in it",
             path.display()
         );
-        Ok(Self { questions })
+        Ok(Self { questions, seed })
     }
 
     /// Asks the server at every target.
@@ -107,7 +114,7 @@ impl Cloze {
             right.push(u32::from(chosen == Some(question.answer)));
         }
         let trials = vec![1; right.len()];
-        interval::ratio(&right, &trials, 0).context("no question")
+        interval::ratio(&right, &trials, self.seed).context("no question")
     }
 }
 

@@ -15,7 +15,7 @@ use crate::{
 use anyhow::{Context as _, Result};
 use dssd_heads::interval::Estimate;
 use dssd_proto::v1::{self, GenerateRequest, Speculation, SpeculationMode};
-use rand::seq::SliceRandom as _;
+use rand::{Rng as _, seq::SliceRandom as _};
 use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
 
@@ -90,7 +90,7 @@ pub(super) async fn measure(
     }
     let turns = Turns {
         prompts: (0..prompts).collect(),
-        seed: 0,
+        seed: random.random(),
     };
     let rows = folder.early_exit.iter().enumerate();
     rows.map(|(index, section)| {

@@ -129,7 +129,7 @@ pub(super) async fn run(args: ReportArgs) -> Result<bool> {
     let encoder = Encoder::new(&subject.checkpoint, tokenizer.clone());
     let end = subject.checkpoint.generation_defaults();
     let end = end.eos_token_ids.first().copied();
-    let cloze = (args.cloze.as_deref()).map(|path| Cloze::read(path, &encoder, end));
+    let cloze = (args.cloze.as_deref()).map(|path| Cloze::read(path, &encoder, end, args.seed));
     let cloze = cloze.transpose()?;
     let dirs = if args.heads.is_empty() {
         vec![folder]

@@ -87,11 +87,17 @@ impl Scheduler {
             parts.experience.costs.verify = seconds.take(most).collect();
         }
         let sequence = &mut sequences[index];
-        let proposed = match (sequence.proposed.take(), unfinished) {
+        let mut proposed = match (sequence.proposed.take(), unfinished) {
             (_, Some(started)) => Proposed::nothing(started),
             (Some(proposed), None) => proposed,
             (None, None) => return,
         };
+        proposed.committed += commit.token_ids.len();
+        if proposed.drafted.is_empty() && commit.max_draft_tokens == 0 {
+            // The rounds of a rest belong to the draft that was declined before it.
+            sequence.proposed = Some(proposed);
+            return;
+        }
         let Some(drafting) = &mut sequence.drafting else {
             return;
         };
@@ -104,7 +110,7 @@ impl Scheduler {
         let outcome = Outcome {
             drafted,
             accepted: accepted.min(drafted.len()),
-            committed: commit.token_ids.len(),
+            committed: proposed.committed,
             seconds: now.saturating_sub(proposed.started).as_secs_f64(),
         };
         let temperature = f64::from(drafting.sampler.params().temperature);
