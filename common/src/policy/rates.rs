@@ -1,16 +1,17 @@
 //! Tokens per second that rounds brought, by where their drafts began: a bandit with few arms.
 
 /// Rounds from every head before any choice is preferred. Plain rounds vary less: one tells.
-pub(super) const FIRST_TRIES: u32 = 3;
+pub(super) const FIRST_TRIES: u32 = 6;
 /// Tokens after which a choice that is nearly as good as the best is tried again.
-const RETRY_NEAR: u64 = 512;
+const RETRY_NEAR: u64 = 1024;
 /// The same for one that is far behind.
 const RETRY_FAR: u64 = 2048;
 /// Where near ends, as a share of the best rate.
 const NEAR: f64 = 0.9;
-/// How much a rate may turn out better than it was seen, over the root of the rounds seen: the
-/// deviation of a round's tokens over their mean is about this.
-const HOPE: f64 = 0.4;
+/// How much a rate may turn out better than it was seen, over the root of the rounds seen: less than
+/// the deviation of a round's tokens over their mean, since what was missed is tried again, and
+/// trying is dear.
+const HOPE: f64 = 0.25;
 /// Tokens after which half of what was seen is forgotten.
 const HORIZON: f64 = 256.0;
 /// What a record weighs at most, in rounds, once it is old: the world may have changed.
