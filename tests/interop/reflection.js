@@ -3,6 +3,7 @@
 
 const grpc = require("@grpc/grpc-js");
 const loader = require("@grpc/proto-loader");
+const { FileDescriptorProto } = require("protobufjs/ext/descriptor");
 const path = require("node:path");
 
 const OPTIONS = { keepCase: true, longs: String, enums: String, defaults: true, oneofs: true };
@@ -41,6 +42,23 @@ function encodeSet(files) {
   return Buffer.concat(parts);
 }
 
+// The file with a symbol, and every file that it imports.
+async function filesOf(client, symbol) {
+  const files = new Map();
+  const wanted = [{ file_containing_symbol: symbol }];
+  while (wanted.length > 0) {
+    const { file_descriptor_response: found } = await ask(client, wanted.pop());
+    for (const file of found.file_descriptor_proto) {
+      const { name, dependency } = FileDescriptorProto.decode(file);
+      files.set(name, file);
+      for (const other of dependency) {
+        if (!files.has(other)) wanted.push({ file_by_filename: other });
+      }
+    }
+  }
+  return [...files.values()];
+}
+
 // The names of all services at `address`, and a way to make a client of one of them.
 async function reflect(address) {
   const credentials = grpc.credentials.createInsecure();
@@ -49,8 +67,7 @@ async function reflect(address) {
   const names = list.service.map((service) => service.name);
 
   async function connect(name) {
-    const { file_descriptor_response: found } = await ask(client, { file_containing_symbol: name });
-    const set = encodeSet(found.file_descriptor_proto);
+    const set = encodeSet(await filesOf(client, name));
     const definition = loader.loadFileDescriptorSetFromBuffer(set, OPTIONS);
     return new (grpc.makeGenericClientConstructor(definition[name], name))(address, credentials);
   }
