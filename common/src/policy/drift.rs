@@ -4,6 +4,8 @@ use super::experience::MEMORY;
 
 /// Least drift that is told of: what a policy does hardly depends on less.
 const TOLERANCE: f64 = 0.05;
+/// Tokens, in equal weights, before which nothing is said: the drafts of one odd text are no drift.
+const LEAST_TOKENS: f64 = 50.0;
 /// Standard deviations of the observed acceptance that chance is allowed.
 const DEVIATIONS: f64 = 3.0;
 /// Share of those bounds below which a head counts as back: at a bound itself, chance would let
@@ -67,6 +69,9 @@ impl HeadAgreement {
             return false;
         };
         let count = self.weight * self.weight / self.squares;
+        if count < LEAST_TOKENS {
+            return false;
+        }
         // The rule of succession: a probability of 1 would leave chance no room.
         let share = (calibrated * count + 1.0) / (count + 2.0);
         let deviation = (share * (1.0 - share) / count).sqrt();
@@ -108,7 +113,8 @@ mod tests {
     #[test]
     fn few_tokens_and_small_drifts_are_no_alarm() {
         assert!(!agreement(0.0, 0.95, 1.0).is_adrift(false), "one token");
-        assert!(agreement(0.0, 9.5, 10.0).is_adrift(false), "none of ten");
+        assert!(!agreement(0.0, 46.5, 49.0).is_adrift(false), "few tokens");
+        assert!(agreement(0.0, 47.5, 50.0).is_adrift(false), "none of fifty");
         assert!(
             !agreement(91.0, 95.0, 100.0).is_adrift(false),
             "within the tolerance"
