@@ -2,6 +2,7 @@
 //! health and reflection, and an orderly end.
 
 mod args;
+mod client;
 mod grpc;
 mod life;
 mod logging;
@@ -11,6 +12,7 @@ mod process;
 mod settings;
 
 pub use args::{ServeArgs, check_positive, default_settings, or_else};
+pub use client::ClientId;
 pub use grpc::{Front, Health, MAX_MESSAGE_BYTES};
 pub use life::{Engine, Service, cancelled_on_signal, listen};
 pub use logging::{init_logging, warn_unknown_variables};

@@ -21,7 +21,7 @@ use crate::{
     Error, Result,
     drafters::{Drafters, LinkEvent},
 };
-use dssd_common::{kv::KvCache, model::Decoder, tokenizer::Tokenizer};
+use dssd_common::{kv::KvCache, model::Decoder, serve::ClientId, tokenizer::Tokenizer};
 use dssd_proto::v1;
 use scheduler::Scheduler;
 use std::{
@@ -54,7 +54,7 @@ pub struct EngineLimits {
 pub(crate) enum Command {
     Generate(Box<GenerateRequest>, oneshot::Sender<Result<()>>),
     Score(ScoreRequest),
-    Abort(String),
+    Abort(ClientId, String),
     Link { link: LinkKey, event: LinkEvent },
     Load(oneshot::Sender<v1::GetLoadResponse>),
     Drain,
@@ -104,9 +104,9 @@ impl EngineHandle {
         self.send(Command::Score(request));
     }
 
-    /// Ends a generation with what it has; an unknown id is fine.
-    pub fn abort(&self, request_id: String) {
-        self.send(Command::Abort(request_id));
+    /// Ends a generation of this client with what it has; an unknown id is fine.
+    pub fn abort(&self, client: ClientId, request_id: String) {
+        self.send(Command::Abort(client, request_id));
     }
 
     /// How busy the engine is.

@@ -1,6 +1,6 @@
 //! What the engine is asked for and what it answers.
 
-use dssd_common::{exit::ExitRule, sampling::SamplingParams};
+use dssd_common::{exit::ExitRule, sampling::SamplingParams, serve::ClientId};
 use dssd_proto::v1;
 use std::time::Instant;
 use tokio::sync::{mpsc, oneshot};
@@ -12,7 +12,9 @@ pub type EventSender = mpsc::UnboundedSender<Event>;
 /// A checked request to generate.
 #[derive(Debug)]
 pub struct GenerateRequest {
-    /// Unique among the running ones.
+    /// Who asks.
+    pub client: ClientId,
+    /// Unique among the running ones of this client.
     pub request_id: String,
     /// Token ids of the prompt, at least one.
     pub prompt: Vec<u32>,
@@ -36,6 +38,13 @@ pub struct GenerateRequest {
     pub deadline: Option<Instant>,
     /// Where events go. When the receiver is dropped the generation ends.
     pub events: EventSender,
+}
+
+impl GenerateRequest {
+    /// Whether this is what `client` calls `request_id`.
+    pub(super) fn is(&self, client: ClientId, request_id: &str) -> bool {
+        self.client == client && self.request_id == request_id
+    }
 }
 
 /// What ends a generation besides its length.

@@ -14,6 +14,7 @@ use crate::{
     served::Served,
 };
 use deadline::Deadline;
+use dssd_common::serve::ClientId;
 use dssd_proto::v1::{self, generation_server::Generation};
 use futures::stream::BoxStream;
 use std::sync::Arc;
@@ -42,6 +43,7 @@ impl Server {
     /// Checks a request and has it admitted. Dropping the messages ends the generation.
     async fn start(
         &self,
+        client: ClientId,
         request: v1::GenerateRequest,
         deadline: Deadline,
     ) -> crate::Result<Messages> {
@@ -49,7 +51,7 @@ impl Server {
             .blocking(move |served| served.check_generate(request))
             .await?;
         let (events, received) = tokio::sync::mpsc::unbounded_channel();
-        let request = checked.into_engine_request(deadline.instant(), events);
+        let request = checked.into_engine_request(client, deadline.instant(), events);
         self.engine.generate(request.engine).await?;
         Ok(answer::messages(request.prompt_info, received))
     }
@@ -104,7 +106,8 @@ impl Generation for Server {
     ) -> Answer<v1::GenerateResponse> {
         let deadline = Deadline::of(request.metadata())?;
         let whole = async {
-            let messages = self.start(request.into_inner(), deadline).await?;
+            let client = ClientId::of_call(&request);
+            let messages = self.start(client, request.into_inner(), deadline).await?;
             answer::collect(messages).await
         };
         deadline.bound(whole).await.map(Response::new)
@@ -115,7 +118,8 @@ impl Generation for Server {
         request: Request<v1::GenerateRequest>,
     ) -> Answer<Self::GenerateStreamStream> {
         let deadline = Deadline::of(request.metadata())?;
-        let started = async { Ok(self.start(request.into_inner(), deadline).await?) };
+        let client = ClientId::of_call(&request);
+        let started = async { Ok(self.start(client, request.into_inner(), deadline).await?) };
         deadline.bound(started).await.map(Response::new)
     }
 
@@ -126,11 +130,12 @@ impl Generation for Server {
     }
 
     async fn abort(&self, request: Request<v1::AbortRequest>) -> Answer<v1::AbortResponse> {
+        let client = ClientId::of_call(&request);
         let request_id = request.into_inner().request_id;
         if request_id.is_empty() {
             return Err(Error::field("request_id", "is empty: name a generation").into());
         }
-        self.engine.abort(request_id);
+        self.engine.abort(client, request_id);
         Ok(Response::new(v1::AbortResponse {}))
     }
 

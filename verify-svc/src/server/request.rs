@@ -9,6 +9,7 @@ use crate::{
 use dssd_common::{
     exit::ExitRule,
     sampling::{SamplingParams, StopMatcher},
+    serve::ClientId,
 };
 use dssd_proto::v1::{self, Speculation, SpeculationMode};
 use std::time::Instant;
@@ -175,6 +176,7 @@ impl Served {
 impl CheckedRequest {
     pub(super) fn into_engine_request(
         self,
+        client: ClientId,
         deadline: Option<Instant>,
         events: EventSender,
     ) -> Admission {
@@ -190,6 +192,7 @@ impl CheckedRequest {
         });
         Admission {
             engine: GenerateRequest {
+                client,
                 request_id: self.prompt_info.request_id.clone(),
                 prompt: self.prompt,
                 resumed: self.resumed,

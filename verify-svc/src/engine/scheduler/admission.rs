@@ -20,7 +20,7 @@ impl Scheduler {
         if self
             .generations
             .iter()
-            .any(|g| g.request.request_id == request.request_id)
+            .any(|g| g.request.is(request.client, &request.request_id))
         {
             return Err(Error::RequestIdInUse(request.request_id));
         }

@@ -107,12 +107,9 @@ impl Scheduler {
                 _ = reply.send(admitted);
             }
             Command::Score(request) => self.admit_scoring(request),
-            Command::Abort(request_id) => {
-                let found = self
-                    .generations
-                    .iter()
-                    .position(|g| g.request.request_id == request_id);
-                if let Some(index) = found {
+            Command::Abort(client, request_id) => {
+                let asked = |g: &Generation| g.request.is(client, &request_id);
+                if let Some(index) = self.generations.iter().position(asked) {
                     self.remove(index).finish(End::Aborted);
                 }
             }
