@@ -23,6 +23,18 @@ const SPIN: Duration = Duration::from_micros(30);
 /// Bit of the state word: workers may enter. The other bits count workers inside.
 const OPEN: u32 = 1 << 31;
 
+/// How long a wait keeps its processor: longer than most gaps between two loops of a pass.
+const HOLD: Duration = Duration::from_micros(5);
+
+/// Waits for a moment, `since` which the wait has lasted. A longer wait lets others have the
+/// processor: the thread that is waited for may be one of them.
+fn pause(since: Instant) {
+    (0..32).for_each(|_| spin_loop());
+    if since.elapsed() > HOLD {
+        thread::yield_now();
+    }
+}
+
 type Body<'a> = dyn Fn(usize) + Sync + 'a;
 
 #[derive(Clone, Copy)]
@@ -97,7 +109,7 @@ impl Shared {
             let idle = Instant::now();
             while self.generation.load(Acquire) == seen {
                 if idle.elapsed() < SPIN {
-                    (0..64).for_each(|_| spin_loop());
+                    pause(idle);
                 } else {
                     thread::park();
                 }
@@ -181,14 +193,9 @@ impl Pool {
 
     fn close(&self) {
         self.shared.state.fetch_and(!OPEN, AcqRel);
-        let mut spins = 0u32;
+        let begun = Instant::now();
         while self.shared.state.load(Acquire) != 0 {
-            spins = spins.saturating_add(1);
-            if spins < 10_000 {
-                spin_loop();
-            } else {
-                thread::yield_now();
-            }
+            pause(begun);
         }
     }
 

@@ -12,6 +12,9 @@ const NEAR: f64 = 0.9;
 /// the deviation of a round's tokens over their mean, since what was missed is tried again, and
 /// trying is dear.
 const HOPE: f64 = 0.25;
+/// How much faster than plain decoding drafts must be, to be worth what no round shows: messages,
+/// the drafter's prefill, and processors that others want.
+const MARGIN: f64 = 1.03;
 /// Tokens after which half of what was seen is forgotten.
 const HORIZON: f64 = 256.0;
 /// What a record weighs at most, in rounds, once it is old: the world may have changed.
@@ -89,7 +92,7 @@ impl Rates {
         };
         let promise = |index: usize, record: &Record| match index {
             // Every plain round brings one token: its rate has no chance in it.
-            0 => record.rate().unwrap_or(f64::INFINITY),
+            0 => record.rate().map_or(f64::INFINITY, |rate| rate * MARGIN),
             _ => record.promise(),
         };
         // Heads first: whoever asks for a draft for the first time gets one.
