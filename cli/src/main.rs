@@ -1,6 +1,7 @@
 //! `dssd`: the one command a person types.
 
 mod bench;
+mod chart;
 mod check;
 mod client;
 mod demo;

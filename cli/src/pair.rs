@@ -3,7 +3,6 @@
 use anyhow::{Context, Result, bail};
 use dssd_common::{
     checkpoint::{Checkpoint, demo},
-    serve::WorkAhead,
     tokenizer::Tokenizer,
 };
 use dssd_proto::v1::drafting_server::{Drafting, DraftingServer};
@@ -98,17 +97,17 @@ pub(crate) async fn listener() -> Result<TcpListener> {
 
 /// A draft-svc of `model`. As it shares the machine with its verifier, it does not work ahead.
 pub(crate) fn drafter(model: &Model, listener: TcpListener) -> Result<Service> {
-    drafter_with(model, listener, WorkAhead::Auto)
+    drafter_with(model, listener, |_| ())
 }
 
-/// A draft-svc of `model` that works ahead as said.
+/// A draft-svc of `model`, with whatever `change` sets.
 pub(crate) fn drafter_with(
     model: &Model,
     listener: TcpListener,
-    work_ahead: WorkAhead,
+    change: impl FnOnce(&mut draft_svc::Config),
 ) -> Result<Service> {
     let mut config = draft_svc::Config::for_model(model.folder.clone());
-    config.work_ahead = work_ahead;
+    change(&mut config);
     let (checkpoint, tokenizer) = (Arc::clone(&model.checkpoint), model.tokenizer.clone());
     Service::spawn(listener, async move |listener, shutdown| {
         Ok(draft_svc::run_with(config, checkpoint, tokenizer, listener, shutdown).await?)
@@ -117,8 +116,17 @@ pub(crate) fn drafter_with(
 
 /// A verify-svc of `model` with these drafters.
 pub(crate) fn verifier(model: &Model, drafts: Vec<Uri>, listener: TcpListener) -> Result<Service> {
+    verifier_with(model, listener, |config| config.drafts = drafts)
+}
+
+/// A verify-svc of `model`, with whatever `change` sets.
+pub(crate) fn verifier_with(
+    model: &Model,
+    listener: TcpListener,
+    change: impl FnOnce(&mut verify_svc::Config),
+) -> Result<Service> {
     let mut config = verify_svc::Config::for_model(model.folder.clone());
-    config.drafts = drafts;
+    change(&mut config);
     let (checkpoint, tokenizer) = (Arc::clone(&model.checkpoint), model.tokenizer.clone());
     Service::spawn(listener, async move |listener, shutdown| {
         Ok(verify_svc::run_with(config, checkpoint, tokenizer, listener, shutdown).await?)

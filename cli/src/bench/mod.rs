@@ -1,8 +1,9 @@
-//! `dssd bench`: kernels, passes of the whole model, and the running pair, against their limits.
+//! `dssd bench`: kernels, passes of the whole model, the running pair, and the pair under load.
 
 mod bandwidth;
 mod decode;
 mod kernels;
+mod load;
 pub(crate) mod pair;
 mod passes;
 pub(crate) mod stages;
@@ -18,9 +19,10 @@ pub(crate) enum Bench {
     Kernels(kernels::Args),
     Decode(decode::Args),
     Pair(pair::Args),
+    Load(Box<load::Args>),
 }
 
-/// Measures, and prints a table or, with `--json`, one object; true, as there is nothing to fail.
+/// Measures, and prints a table or, with `--json`, one object; false where a check beside it failed.
 ///
 /// # Errors
 /// If a model cannot be loaded or a service fails.
@@ -29,6 +31,7 @@ pub(crate) async fn run(bench: Bench) -> anyhow::Result<bool> {
         Bench::Kernels(args) => kernels::run(args)?,
         Bench::Decode(args) => decode::run(args)?,
         Bench::Pair(args) => pair::run(args).await?,
+        Bench::Load(args) => return load::run(*args).await,
     }
     Ok(true)
 }

@@ -61,7 +61,9 @@ impl Cluster {
     /// All services in this process; with `faults`, their drafters fail in every way.
     pub(super) async fn local(model: &Model, faults: bool) -> Result<Self> {
         let drafter = pair::drafter(model, pair::listener().await?)?;
-        let ahead = pair::drafter_with(model, pair::listener().await?, WorkAhead::On)?;
+        let ahead = pair::drafter_with(model, pair::listener().await?, |config| {
+            config.work_ahead = WorkAhead::On;
+        })?;
         let truth = Truth::default();
         let settings = OracleSettings {
             acceptance: ORACLE_ACCEPTANCE,

@@ -31,6 +31,11 @@ pub(super) fn built_in() -> Vec<String> {
     prompts
 }
 
+/// The built-in openings, uncut.
+pub(crate) fn openings() -> Vec<String> {
+    OPENINGS.lines().map(str::to_owned).collect()
+}
+
 /// One prompt a line, or JSON lines with `prompt` or `turns`.
 pub(crate) fn read(path: &Path) -> Result<Vec<String>> {
     let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;

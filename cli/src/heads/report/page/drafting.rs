@@ -1,14 +1,16 @@
 //! Lossless drafting: every policy, and the paper's comparison.
 
 use super::{
-    chart::{Axis, Chart, Corner, Series, Style},
     estimate,
     grid::{Grid, drafts},
     number, percent,
 };
-use crate::heads::report::{
-    document::Report,
-    speculation::{Comparison, LayerSkip, Row, Side},
+use crate::{
+    chart::{Axis, Chart, Corner, Series, Style},
+    heads::report::{
+        document::Report,
+        speculation::{Comparison, LayerSkip, Row, Side},
+    },
 };
 use anyhow::Result;
 use maud::{Markup, PreEscaped, html};

@@ -1,13 +1,13 @@
 //! Thresholds, and what comes of leaving the model early.
 
-use super::{
+use super::{estimate, number, percent};
+use crate::{
     chart::{Axis, Chart, Corner, Series, Style},
-    estimate, number, percent,
-};
-use crate::heads::report::{
-    document::Report,
-    early_exit::EarlyExitRow,
-    folder::{CalibrationLine, HeadSection},
+    heads::report::{
+        document::Report,
+        early_exit::EarlyExitRow,
+        folder::{CalibrationLine, HeadSection},
+    },
 };
 use anyhow::Result;
 use dssd_heads::{interval::Estimate, report::ThresholdReport};

@@ -1,12 +1,12 @@
 //! Every fixed length and every target agreement on split A.
 
-use super::{
+use super::percent;
+use crate::{
     chart::{Axis, Chart, Corner, Series, Style},
-    percent,
-};
-use crate::heads::report::{
-    document::Report,
-    speculation::{Drafts, DssdRow, LayerSkipRow},
+    heads::report::{
+        document::Report,
+        speculation::{Drafts, DssdRow, LayerSkipRow},
+    },
 };
 use anyhow::Result;
 use maud::{Markup, html};

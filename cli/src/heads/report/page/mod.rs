@@ -1,6 +1,5 @@
 //! `report.html`: tables, charts as inline SVG, one style sheet inside; no script.
 
-mod chart;
 mod drafting;
 mod exits;
 mod grid;

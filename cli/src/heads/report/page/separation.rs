@@ -1,10 +1,10 @@
 //! How often heads are right, and how well their scores tell right from wrong.
 
-use super::{
+use super::{estimate, number};
+use crate::{
     chart::{Axis, Chart, Corner, Series, Style},
-    estimate, number,
+    heads::report::document::Report,
 };
-use crate::heads::report::document::Report;
 use anyhow::Result;
 use dssd_heads::{
     interval::Estimate,

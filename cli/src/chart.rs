@@ -1,4 +1,4 @@
-//! Charts as SVG that stands in a page: no script, no font files, nothing from elsewhere.
+//! Charts as SVG, for a page or a file of its own: no script, no font files, nothing from elsewhere.
 
 use anyhow::{Result, anyhow};
 use plotters::{
@@ -28,46 +28,46 @@ const MARK: u32 = 4;
 const NAMESPACE: &str = " xmlns=\"http://www.w3.org/2000/svg\"";
 
 /// A chart of points and lines.
-pub(super) struct Chart<'a> {
+pub(crate) struct Chart<'a> {
     /// Pixels.
-    pub(super) size: (u32, u32),
-    pub(super) title: &'a str,
-    pub(super) x: Axis<'a>,
-    pub(super) y: Axis<'a>,
-    pub(super) series: Vec<Series>,
+    pub(crate) size: (u32, u32),
+    pub(crate) title: &'a str,
+    pub(crate) x: Axis<'a>,
+    pub(crate) y: Axis<'a>,
+    pub(crate) series: Vec<Series>,
     /// A grey line for comparison, such as that of chance.
-    pub(super) guide: Option<[(f64, f64); 2]>,
-    pub(super) legend: Corner,
+    pub(crate) guide: Option<[(f64, f64); 2]>,
+    pub(crate) legend: Corner,
 }
 
 /// Where the names of the series stand.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Corner {
+pub(crate) enum Corner {
     LowerRight,
     UpperLeft,
     UpperRight,
 }
 
 /// An axis.
-pub(super) struct Axis<'a> {
-    pub(super) label: &'a str,
-    pub(super) range: (f64, f64),
+pub(crate) struct Axis<'a> {
+    pub(crate) label: &'a str,
+    pub(crate) range: (f64, f64),
     /// What stands at 0, 1, 2, …, in place of numbers.
-    pub(super) names: &'a [String],
+    pub(crate) names: &'a [String],
 }
 
 /// Points that belong together.
-pub(super) struct Series {
-    pub(super) name: String,
-    pub(super) points: Vec<(f64, f64)>,
+pub(crate) struct Series {
+    pub(crate) name: String,
+    pub(crate) points: Vec<(f64, f64)>,
     /// Lower and upper end of each point's interval, or none at all.
-    pub(super) intervals: Vec<(f64, f64)>,
-    pub(super) style: Style,
+    pub(crate) intervals: Vec<(f64, f64)>,
+    pub(crate) style: Style,
 }
 
 /// How points are drawn.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Style {
+pub(crate) enum Style {
     /// A line without marks.
     Line,
     /// A line with a mark at each point.
@@ -76,13 +76,32 @@ pub(super) enum Style {
     Marks,
 }
 
+/// Charts beside each other, as the text of an SVG file.
+///
+/// # Errors
+/// If one cannot be drawn.
+pub(crate) fn file(charts: &[Chart<'_>]) -> Result<String> {
+    let (mut inner, mut width) = (String::new(), 0);
+    for chart in charts {
+        let placed = chart
+            .svg()?
+            .replacen("<svg", &format!("<svg x=\"{width}\""), 1);
+        inner.push_str(&placed);
+        width += chart.size.0;
+    }
+    let height = charts.iter().map(|chart| chart.size.1).max().unwrap_or(0);
+    Ok(format!(
+        "<svg{NAMESPACE} width=\"{width}\" height=\"{height}\">\n{inner}</svg>\n"
+    ))
+}
+
 type Area<'s> = DrawingArea<SVGBackend<'s>, Shift>;
 type Context<'c, 's> =
     ChartContext<'c, SVGBackend<'s>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
 
 impl<'a> Axis<'a> {
     /// An axis of numbers.
-    pub(super) fn new(label: &'a str, range: (f64, f64)) -> Self {
+    pub(crate) fn new(label: &'a str, range: (f64, f64)) -> Self {
         Self {
             label,
             range,
@@ -91,12 +110,12 @@ impl<'a> Axis<'a> {
     }
 
     /// From 0 to 1.
-    pub(super) fn share(label: &'a str) -> Self {
+    pub(crate) fn share(label: &'a str) -> Self {
         Self::new(label, (0.0, 1.0))
     }
 
     /// Room for values and some more.
-    pub(super) fn around(label: &'a str, values: impl Iterator<Item = f64>) -> Self {
+    pub(crate) fn around(label: &'a str, values: impl Iterator<Item = f64>) -> Self {
         let finite = values.filter(|value| value.is_finite());
         let (low, high) = finite.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| {
             (low.min(value), high.max(value))
@@ -120,7 +139,7 @@ impl<'a> Axis<'a> {
 
 impl Series {
     /// Points without intervals.
-    pub(super) fn new(name: impl Into<String>, points: Vec<(f64, f64)>, style: Style) -> Self {
+    pub(crate) fn new(name: impl Into<String>, points: Vec<(f64, f64)>, style: Style) -> Self {
         Self {
             name: name.into(),
             points,
@@ -135,7 +154,7 @@ impl Chart<'_> {
     ///
     /// # Errors
     /// If it cannot be drawn: a range is empty, or the size too small.
-    pub(super) fn svg(&self) -> Result<String> {
+    pub(crate) fn svg(&self) -> Result<String> {
         let mut svg = String::new();
         let root = SVGBackend::with_string(&mut svg, self.size).into_drawing_area();
         let drawn = self.draw(&root);
