@@ -4,10 +4,17 @@ use crate::{Error, Result};
 use clap::{Parser, builder::BoolishValueParser};
 use dssd_common::{
     policy::PolicySpec,
-    serve::{ServeArgs, check_positive, default_settings, or_else},
+    serve::{ServeArgs, check_positive, default_settings, or_else, parse_seconds},
 };
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 use tonic::transport::Uri;
+
+/// Requests that wait, for each sequence that may run, where `--max-queue` does not say.
+const QUEUED_PER_SEQUENCE: usize = 4;
+/// Most requests that may wait: each is searched for when it leaves.
+const MOST_QUEUED: usize = 10_000;
+/// Rows that fill prompts in one step, where `--max-prefill-rows` does not say.
+const DEFAULT_PREFILL_ROWS: usize = 64;
 
 /// Serves a language model; drafters make it faster and never change its answers.
 ///
@@ -47,6 +54,15 @@ pub struct Config {
         default_value = "256"
     )]
     pub default_max_new_tokens: u32,
+    /// Requests that wait for room; 0: none does [default: 4 x max-sequences]
+    #[arg(long, env = "DSSD_MAX_QUEUE", value_name = "N")]
+    pub max_queue: Option<usize>,
+    /// How long a request waits for room before it is refused
+    #[arg(long, env = "DSSD_MAX_QUEUE_WAIT", value_name = "SECONDS", default_value = "10", value_parser = parse_seconds)]
+    pub max_queue_wait: Duration,
+    /// Rows of one step that fill prompts while other generations decode: bounds what a long prompt costs the others [default: 64, at most max-step-rows]
+    #[arg(long, env = "DSSD_MAX_PREFILL_ROWS", value_name = "N")]
+    pub max_prefill_rows: Option<usize>,
 }
 
 impl AsRef<ServeArgs> for Config {
@@ -67,12 +83,36 @@ impl Config {
         config
     }
 
+    /// Requests that wait for room.
+    pub(crate) fn max_queue(&self) -> usize {
+        let default = self.serve.max_sequences.saturating_mul(QUEUED_PER_SEQUENCE);
+        self.max_queue.unwrap_or(default)
+    }
+
+    /// Rows of one step that fill prompts while others decode.
+    pub(crate) fn max_prefill_rows(&self) -> usize {
+        let default = DEFAULT_PREFILL_ROWS.min(self.serve.max_step_rows);
+        self.max_prefill_rows.unwrap_or(default)
+    }
+
     /// The default policy, after a check of what needs no model.
     pub(crate) fn check(&self) -> Result<PolicySpec> {
         check_positive(
             "--default-max-new-tokens",
             self.default_max_new_tokens as usize,
         )?;
+        check_positive("--max-prefill-rows", self.max_prefill_rows())?;
+        let (rows, step) = (self.max_prefill_rows(), self.serve.max_step_rows);
+        if rows > step {
+            let reason = format!(
+                "--max-prefill-rows is {rows}, more than the {step} rows of a step (--max-step-rows)"
+            );
+            return Err(Error::Config(reason));
+        }
+        if self.max_queue() > MOST_QUEUED {
+            let reason = format!("--max-queue: must be 0 to {MOST_QUEUED}");
+            return Err(Error::Config(reason));
+        }
         if self.heads.is_some() && !self.allow_lossy {
             let reason = "--heads (or DSSD_HEADS) is for EARLY_EXIT requests here: permit them with --allow-lossy, or leave it out; drafters have a --heads of their own";
             return Err(Error::Config(reason.to_owned()));
@@ -103,6 +143,8 @@ mod tests {
             (config.serve.max_sequences, config.serve.max_draft_tokens),
             (32, 8)
         );
+        assert_eq!((config.max_queue(), config.max_prefill_rows()), (128, 64));
+        assert_eq!(config.max_queue_wait.as_secs(), 10);
         config.check().unwrap();
     }
 
@@ -117,6 +159,9 @@ mod tests {
         assert!(refused(|c| c.serve.threads = Some(0)).contains("--threads"));
         assert!(refused(|c| c.default_max_new_tokens = 0).contains("--default-max-new-tokens"));
         assert!(refused(|c| c.serve.policy = Some("guess".into())).contains("fixed:HEAD:TOKENS"));
+        assert!(refused(|c| c.max_prefill_rows = Some(0)).contains("--max-prefill-rows"));
+        assert!(refused(|c| c.max_prefill_rows = Some(300)).contains("--max-step-rows"));
+        assert!(refused(|c| c.max_queue = Some(20_000)).contains("--max-queue"));
         let unused = |c: &mut Config| c.heads = Some("h".into());
         assert!(refused(unused).contains("--allow-lossy"));
         let tls = |c: &mut Config| c.drafts = vec!["https://drafter:50052".parse().unwrap()];

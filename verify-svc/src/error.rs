@@ -8,9 +8,6 @@ use tonic_types::{ErrorDetails, StatusExt};
 /// Result of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// When a client may try again after a refusal for want of room.
-const RETRY_DELAY: Duration = Duration::from_secs(1);
-
 /// Everything that verify-svc answers besides tokens.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -23,12 +20,17 @@ pub enum Error {
         /// What is wrong, and what is allowed.
         reason: String,
     },
-    /// A generation with this id is running.
-    #[error("request_id `{0}` is in use by a running generation")]
+    /// A generation with this id runs or waits.
+    #[error("request_id `{0}` is in use by a running or waiting generation")]
     RequestIdInUse(String),
     /// No room now; another time there may be.
-    #[error("no room: {0}")]
-    NoRoom(String),
+    #[error("no room: {reason}")]
+    NoRoom {
+        /// What is full.
+        reason: String,
+        /// After how long to try again.
+        retry: Duration,
+    },
     /// Two things that must be equal are not.
     #[error("{subject}: expected {expected}, found {found}")]
     Precondition {
@@ -104,9 +106,9 @@ impl From<Error> for Status {
                 ErrorDetails::with_bad_request_violation(field, reason),
             ),
             Error::RequestIdInUse(_) => (Code::AlreadyExists, ErrorDetails::new()),
-            Error::NoRoom(_) | Error::Common(dssd_common::Error::OutOfKvBlocks { .. }) => (
+            Error::NoRoom { retry, .. } => (
                 Code::ResourceExhausted,
-                ErrorDetails::with_retry_info(Some(RETRY_DELAY)),
+                ErrorDetails::with_retry_info(Some(retry)),
             ),
             Error::Precondition { subject, .. } => (
                 Code::FailedPrecondition,

@@ -84,7 +84,7 @@ impl Served {
         let limits = v1::Limits {
             max_context: loaded.max_context as u32,
             max_sequences: config.serve.max_sequences as u32,
-            max_queue: 0,
+            max_queue: config.max_queue() as u32,
             max_step_rows: config.serve.max_step_rows as u32,
             max_draft_tokens: config.serve.max_draft_tokens,
             default_max_new_tokens: config.default_max_new_tokens,

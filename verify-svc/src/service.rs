@@ -44,6 +44,13 @@ pub async fn run_with(
     let front =
         Front::new::<GenerationServer<Server>>(config.serve.reflection, FILE_DESCRIPTOR_SET)
             .await?;
+    let limits = EngineLimits {
+        max_sequences: config.serve.max_sequences,
+        max_step_rows: config.serve.max_step_rows,
+        max_prefill_rows: config.max_prefill_rows(),
+        max_queue: config.max_queue(),
+        max_queue_wait: config.max_queue_wait,
+    };
     // Names are resolved as long as generations may run, so beyond the shutdown.
     let ended = CancellationToken::new();
     let _ended = ended.clone().drop_guard();
@@ -53,10 +60,7 @@ pub async fn run_with(
         kv: loaded.kv,
         tokenizer: served.tokenizer.clone(),
         drafters: drafters.clone(),
-        limits: EngineLimits {
-            max_sequences: config.serve.max_sequences,
-            max_step_rows: config.serve.max_step_rows,
-        },
+        limits,
     })?;
     let server = Server::new(engine.clone(), served, drafters);
     let server = GenerationServer::new(server).max_decoding_message_size(MAX_MESSAGE_BYTES);

@@ -6,6 +6,7 @@
     reason = "a failed step of a test is a failed test, helpers included"
 )]
 
+mod admission;
 mod api;
 mod drafter;
 mod early_exit;

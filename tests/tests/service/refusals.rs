@@ -165,13 +165,3 @@ async fn without_a_tokenizer_ids_work_and_text_is_refused_with_the_reason() {
     let status = client.generate(asked).await.unwrap_err();
     assert_eq!(fields(&status), ["stop_strings"]);
 }
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_full_server_says_when_to_come_back() {
-    let verifier = verifier(|config| config.serve.max_sequences = 1).await;
-    let mut client = client(&verifier).await;
-    let _running = client.generate_stream(request(900)).await.unwrap();
-    let status = client.generate(request(5)).await.unwrap_err();
-    assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
-    assert!(status.get_error_details().retry_info().is_some());
-}

@@ -2,6 +2,7 @@
 //! running generations into one pass after another.
 
 mod cost;
+mod desk;
 mod early_exit;
 mod generation;
 mod link;
@@ -21,14 +22,16 @@ use crate::{
     Error, Result,
     drafters::{Drafters, LinkEvent},
 };
+use desk::{Desk, Place, Ticket};
 use dssd_common::{kv::KvCache, model::Decoder, serve::ClientId, tokenizer::Tokenizer};
 use dssd_proto::v1;
 use scheduler::Scheduler;
 use std::{
     sync::{Arc, mpsc},
     thread,
+    time::Duration,
 };
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::timeout};
 
 /// Names a generation for as long as the process lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -48,12 +51,18 @@ pub struct EngineLimits {
     pub max_sequences: usize,
     /// Rows of one step.
     pub max_step_rows: usize,
+    /// Rows of one step that fill prompts, or are scored, while generations decode.
+    pub max_prefill_rows: usize,
+    /// Requests that wait for room.
+    pub max_queue: usize,
+    /// How long each waits.
+    pub max_queue_wait: Duration,
 }
 
 /// What the engine is told.
 pub(crate) enum Command {
-    Generate(Box<GenerateRequest>, oneshot::Sender<Result<()>>),
-    Score(ScoreRequest),
+    Generate(Box<GenerateRequest>, Place, oneshot::Sender<Result<()>>),
+    Score(ScoreRequest, Place),
     Abort(ClientId, String),
     Link { link: LinkKey, event: LinkEvent },
     Load(oneshot::Sender<v1::GetLoadResponse>),
@@ -61,11 +70,14 @@ pub(crate) enum Command {
     Shutdown,
 }
 
-/// The way to the engine. Commands are few for each open call – a request, its end, and one
-/// message for each round – and open calls are bounded, so the queue has no bound of its own.
+/// The way to the engine. Commands are few for each running sequence – a request, its end, and one
+/// message for each round – and the desk lets in a bounded number of those, so the channel has no
+/// bound of its own.
 #[derive(Clone)]
 pub struct EngineHandle {
     commands: mpsc::Sender<Command>,
+    desk: Arc<Desk>,
+    max_queue_wait: Duration,
 }
 
 impl EngineHandle {
@@ -75,7 +87,12 @@ impl EngineHandle {
     /// If the system gives no thread.
     pub fn start(parts: EngineParts) -> Result<(Self, thread::JoinHandle<()>)> {
         let (commands, inbox) = mpsc::channel();
-        let handle = Self { commands };
+        let desk = Desk::new(&parts.limits, &parts.kv, commands.clone());
+        let handle = Self {
+            commands,
+            desk: Arc::new(desk),
+            max_queue_wait: parts.limits.max_queue_wait,
+        };
         let scheduler = Scheduler::new(parts, handle.clone());
         let thread = thread::Builder::new()
             .name("verify-engine".to_owned())
@@ -89,24 +106,60 @@ impl EngineHandle {
         self.commands.send(command).is_ok()
     }
 
-    /// Starts a generation; its events go to `request.events`.
+    /// Whether a request of this client could be taken now, or wait: a cheap look beforehand.
     ///
     /// # Errors
-    /// If the id is in use or there is no room.
-    pub async fn generate(&self, request: GenerateRequest) -> Result<()> {
-        let (reply, answer) = oneshot::channel();
-        self.send(Command::Generate(Box::new(request), reply));
-        answer.await.map_err(|_| Error::Draining)?
+    /// What it would be refused with.
+    pub fn look(&self, client: ClientId) -> Result<()> {
+        self.desk.look(client)
     }
 
-    /// Starts to score; the answer goes to `request.reply`.
-    pub fn score(&self, request: ScoreRequest) {
-        self.send(Command::Score(request));
+    /// Starts a generation as soon as there is room; its events go to `request.events`. Dropping
+    /// the future takes it out of the queue.
+    ///
+    /// # Errors
+    /// If the id is in use, or there is no room and none comes in time.
+    pub async fn generate(&self, request: GenerateRequest) -> Result<()> {
+        let (reply, answer) = oneshot::channel();
+        let ticket = self.desk.enter_generate(request, reply)?;
+        self.answer(&ticket, answer).await
+    }
+
+    /// Scores as soon as there is room; `answer` is the other end of `request.reply`. Dropping the
+    /// future ends it.
+    ///
+    /// # Errors
+    /// If there is no room and none comes in time, or the work fails.
+    pub async fn score(
+        &self,
+        request: ScoreRequest,
+        answer: oneshot::Receiver<Result<Score>>,
+    ) -> Result<Score> {
+        let ticket = self.desk.enter_score(request)?;
+        self.answer(&ticket, answer).await
+    }
+
+    /// The answer to what holds `ticket`, which waits for room for a bounded time.
+    async fn answer<T>(
+        &self,
+        ticket: &Ticket,
+        mut answer: oneshot::Receiver<Result<T>>,
+    ) -> Result<T> {
+        let answered = match timeout(self.max_queue_wait, &mut answer).await {
+            Ok(answered) => answered,
+            Err(_) => match self.desk.give_up(ticket) {
+                Some(refusal) => return Err(refusal),
+                None => answer.await,
+            },
+        };
+        answered.map_err(|_| Error::Draining)?
     }
 
     /// Ends a generation of this client with what it has; an unknown id is fine.
     pub fn abort(&self, client: ClientId, request_id: String) {
-        self.send(Command::Abort(client, request_id));
+        if !self.desk.abort(client, &request_id) {
+            self.send(Command::Abort(client, request_id));
+        }
     }
 
     /// How busy the engine is.
@@ -119,13 +172,15 @@ impl EngineHandle {
         answer.await.map_err(|_| Error::Draining)
     }
 
-    /// Refuses new work, and ends the thread when all that runs is done.
+    /// Refuses new work and what waits, and ends the thread when all that runs is done.
     pub fn drain(&self) {
+        self.desk.drain();
         self.send(Command::Drain);
     }
 
     /// Ends every generation with UNAVAILABLE, and then the thread.
     pub fn shutdown(&self) {
+        self.desk.drain();
         self.send(Command::Shutdown);
     }
 }

@@ -41,6 +41,28 @@ pub struct GenerateRequest {
 }
 
 impl GenerateRequest {
+    /// The end of a generation that has not begun: nothing beyond the resumed tokens.
+    pub(super) fn abort(&self) {
+        let policy = self
+            .draft
+            .as_ref()
+            .and_then(|d| d.open.speculation.as_ref());
+        let info = v1::FinishInfo {
+            finish_reason: v1::FinishReason::Aborted.into(),
+            prompt_token_count: self.prompt.len() as u32,
+            generated_token_count: self.resumed.len() as u32,
+            resumed_token_count: self.resumed.len() as u32,
+            lossy: self.early_exit.is_some(),
+            speculative_decoding: Some(v1::SpeculativeDecoding {
+                policy: policy.map_or("off".to_owned(), |policy| policy.policy.clone()),
+                ..v1::SpeculativeDecoding::default()
+            }),
+            ..v1::FinishInfo::default()
+        };
+        // Nobody listens any more if the call was cancelled.
+        _ = self.events.send(Event::Finished(Box::new(info)));
+    }
+
     /// Whether this is what `client` calls `request_id`.
     pub(super) fn is(&self, client: ClientId, request_id: &str) -> bool {
         self.client == client && self.request_id == request_id
@@ -83,6 +105,8 @@ pub enum Event {
 /// A checked request for log-probabilities.
 #[derive(Debug)]
 pub struct ScoreRequest {
+    /// Who asks.
+    pub client: ClientId,
     /// Context and scored tokens.
     pub tokens: Vec<u32>,
     /// Index of the first scored token, at least 1.

@@ -1,6 +1,7 @@
 //! Log-probabilities of given tokens, a chunk of rows at a time beside the generations.
 
 use super::{
+    Place,
     early_exit::EarlyExit,
     logprobs::token_logprobs,
     pass::{Passenger, ReadRow},
@@ -17,16 +18,24 @@ const CHUNK_ROWS: usize = 32;
 pub(super) struct Scoring {
     pub(super) request: ScoreRequest,
     pub(super) sequence: SequenceId,
+    /// Given back after the sequence is closed.
+    #[expect(dead_code, reason = "it is held for its end")]
+    place: Place,
     scored: Vec<v1::TokenLogprobs>,
     early_exit: Option<EarlyExit>,
 }
 
 impl Scoring {
-    pub(super) fn new(mut request: ScoreRequest, sequence: SequenceId, depths: &[usize]) -> Self {
+    pub(super) fn new(
+        mut request: ScoreRequest,
+        (sequence, place): (SequenceId, Place),
+        depths: &[usize],
+    ) -> Self {
         let rule = request.early_exit.take();
         Self {
             request,
             sequence,
+            place,
             scored: Vec::new(),
             early_exit: rule.map(|rule| EarlyExit::new(rule, depths)),
         }

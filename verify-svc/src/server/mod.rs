@@ -47,6 +47,7 @@ impl Server {
         request: v1::GenerateRequest,
         deadline: Deadline,
     ) -> crate::Result<Messages> {
+        self.engine.look(client)?;
         let checked = self
             .blocking(move |served| served.check_generate(request))
             .await?;
@@ -58,22 +59,25 @@ impl Server {
 
     async fn score_tokens(
         &self,
+        client: ClientId,
         request: v1::ScoreRequest,
         deadline: Deadline,
     ) -> crate::Result<v1::ScoreResponse> {
+        self.engine.look(client)?;
         let checked = self
             .blocking(move |served| served.check_score(request))
             .await?;
         let (reply, answer) = oneshot::channel();
-        self.engine.score(ScoreRequest {
+        let request = ScoreRequest {
+            client,
             tokens: checked.tokens.clone(),
             first_index: checked.first_index,
             top: checked.top,
             early_exit: checked.early_exit,
             deadline: deadline.instant(),
             reply,
-        });
-        let score = answer.await.map_err(|_| Error::Draining)??;
+        };
+        let score = self.engine.score(request, answer).await?;
         Ok(v1::ScoreResponse {
             token_ids: checked.tokens,
             first_index: checked.first_index as u32,
@@ -125,7 +129,11 @@ impl Generation for Server {
 
     async fn score(&self, request: Request<v1::ScoreRequest>) -> Answer<v1::ScoreResponse> {
         let deadline = Deadline::of(request.metadata())?;
-        let scored = async { Ok(self.score_tokens(request.into_inner(), deadline).await?) };
+        let client = ClientId::of_call(&request);
+        let scored = async {
+            let request = request.into_inner();
+            Ok(self.score_tokens(client, request, deadline).await?)
+        };
         deadline.bound(scored).await.map(Response::new)
     }
 

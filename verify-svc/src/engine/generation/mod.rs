@@ -3,7 +3,7 @@
 mod report;
 
 use super::{
-    GenerationKey,
+    GenerationKey, Place,
     early_exit::EarlyExit,
     link::Link,
     logprobs::token_logprobs,
@@ -42,6 +42,9 @@ pub(super) struct Generation {
     rounds: u32,
     passes: u64,
     verify_time: Duration,
+    /// Given back after the sequence is closed.
+    #[expect(dead_code, reason = "it is held for its end")]
+    place: Place,
 }
 
 impl Generation {
@@ -49,7 +52,7 @@ impl Generation {
     pub(super) fn new(
         key: GenerationKey,
         mut request: GenerateRequest,
-        sequence: SequenceId,
+        (sequence, place): (SequenceId, Place),
         decoder: &Decoder,
         text: Option<TextStream>,
     ) -> Result<(Self, Option<End>)> {
@@ -79,6 +82,7 @@ impl Generation {
             verify_time: Duration::ZERO,
             request,
             sequence,
+            place,
         };
         Ok((generation, stop.map(End::Stop)))
     }
@@ -100,6 +104,16 @@ impl Generation {
 
     pub(super) fn remaining(&self) -> usize {
         self.request.max_new_tokens - self.history.generated().len()
+    }
+
+    /// Whether it has to catch up before its next token: by more than the newest token's row.
+    pub(super) fn fills(&self, kv: &KvCache) -> bool {
+        let lacks = |band: usize| self.history.len() - kv.len(self.sequence, band);
+        match lacks(0) {
+            // The newest row waits before a deeper band.
+            0 => (1..kv.layout().band_ends.len()).any(|band| lacks(band) > 1),
+            lacking => lacking > 1,
+        }
     }
 
     /// What to compute next, in at most `budget` rows.

@@ -4,37 +4,29 @@ use super::Scheduler;
 use crate::{
     Error, Result,
     engine::{
-        GenerationKey,
+        GenerationKey, Place,
         generation::Generation,
         request::{Event, GenerateRequest, ScoreRequest},
         scoring::Scoring,
     },
 };
-use dssd_common::tokenizer::TextStream;
+use dssd_common::{kv::SequenceId, tokenizer::TextStream};
 use std::{sync::Arc, time::Instant};
 
 impl Scheduler {
-    pub(super) fn admit(&mut self, request: GenerateRequest) -> Result<()> {
-        // What was cancelled just now holds neither its name nor its place any more.
-        self.expire();
-        if self
-            .generations
-            .iter()
-            .any(|g| g.request.is(request.client, &request.request_id))
-        {
-            return Err(Error::RequestIdInUse(request.request_id));
-        }
-        self.check_room()?;
+    /// Begins a generation that has a place.
+    pub(super) fn admit(&mut self, request: GenerateRequest, place: Place) -> Result<()> {
         let key = GenerationKey(self.next_key);
         self.next_key += 1;
+        tracing::debug!(request_id = request.request_id, queued = ?place.queued(), "admitted");
         let text = self
             .parts
             .tokenizer
             .as_ref()
             .map(|tokenizer| TextStream::after(Arc::clone(tokenizer), &request.prompt))
             .transpose()?;
-        let sequence = self.parts.kv.open(Generation::capacity(&request))?;
-        match Generation::new(key, request, sequence, &self.parts.decoder, text) {
+        let sequence = self.open(Generation::capacity(&request))?;
+        match Generation::new(key, request, (sequence, place), &self.parts.decoder, text) {
             Ok((generation, None)) => self.generations.push(generation),
             Ok((mut generation, Some(end))) => {
                 self.parts.kv.close(sequence);
@@ -50,31 +42,22 @@ impl Scheduler {
         Ok(())
     }
 
-    pub(super) fn admit_scoring(&mut self, request: ScoreRequest) {
-        self.expire();
-        let opened = self
-            .check_room()
-            .and_then(|()| Ok(self.parts.kv.open(request.tokens.len())?));
-        match opened {
+    /// Begins to score what has a place.
+    pub(super) fn admit_scoring(&mut self, request: ScoreRequest, place: Place) {
+        match self.open(request.tokens.len()) {
             Ok(sequence) => {
                 let depths = self.parts.decoder.band_ends();
-                self.scorings.push(Scoring::new(request, sequence, depths));
+                let scoring = Scoring::new(request, (sequence, place), depths);
+                self.scorings.push(scoring);
             }
             Err(error) => _ = request.reply.send(Err(error)),
         }
     }
 
-    fn check_room(&self) -> Result<()> {
-        if self.draining {
-            return Err(Error::Draining);
-        }
-        let running = self.generations.len() + self.scorings.len();
-        if running < self.parts.limits.max_sequences {
-            return Ok(());
-        }
-        Err(Error::NoRoom(format!(
-            "{running} sequences are running, the most that this server takes"
-        )))
+    /// A sequence for a place; the desk keeps the same account as the cache.
+    fn open(&mut self, capacity: usize) -> Result<SequenceId> {
+        let opened = self.parts.kv.open(capacity);
+        opened.map_err(|error| Error::internal("the account of KV blocks", error))
     }
 
     /// Ends what nobody waits for any more.

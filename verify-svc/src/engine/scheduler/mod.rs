@@ -3,6 +3,7 @@
 
 mod admission;
 mod links;
+mod plan;
 mod step;
 
 use super::{
@@ -32,7 +33,7 @@ pub(super) struct Scheduler {
     cost: StepCost,
     started: Instant,
     next_key: u64,
-    /// Which generation is served first in the next step.
+    /// Turns with every step: who is served first.
     first: usize,
     draining: bool,
     pass: Pass,
@@ -101,12 +102,12 @@ impl Scheduler {
         match command {
             Command::Shutdown => return false,
             Command::Drain => self.draining = true,
-            Command::Generate(request, reply) => {
-                let admitted = self.admit(*request);
+            Command::Generate(request, place, reply) => {
+                let admitted = self.admit(*request, place);
                 // If the caller is gone, so is the receiver of its events, and the generation ends.
                 _ = reply.send(admitted);
             }
-            Command::Score(request) => self.admit_scoring(request),
+            Command::Score(request, place) => self.admit_scoring(request, place),
             Command::Abort(client, request_id) => {
                 let asked = |g: &Generation| g.request.is(client, &request_id);
                 if let Some(index) = self.generations.iter().position(asked) {
@@ -120,17 +121,20 @@ impl Scheduler {
     }
 
     fn load(&self) -> v1::GetLoadResponse {
-        let usage = self.parts.kv.usage();
+        let (running, waiting, free_blocks) = self.handle.desk.load();
         let step = self
             .cost
             .expect(self.generations.len().max(1))
             .unwrap_or(0.0);
         v1::GetLoadResponse {
-            running: (self.generations.len() + self.scorings.len()) as u32,
-            waiting: 0,
-            free_kv_blocks: usage.free_blocks() as u32,
-            kv_blocks: usage.total_blocks as u32,
+            running: running as u32,
+            waiting: waiting as u32,
+            free_kv_blocks: free_blocks as u32,
+            kv_blocks: self.parts.kv.usage().total_blocks as u32,
             step_us: (step * 1e6) as u64,
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,12 +1,12 @@
 //! One step: whatever is runnable, in one pass.
 
-use super::{Scheduler, Wake};
+use super::{Scheduler, Wake, plan::Batch};
 use crate::{
     Error, Result,
     engine::{
         pass::{Passage, ReadRow},
         request::Event,
-        work::{End, PassResult, Turn, Work, WorkKind},
+        work::{End, PassResult, Work, WorkKind},
     },
     session::RoundHints,
 };
@@ -16,22 +16,6 @@ use std::time::{Duration, Instant};
 const LEAST_DRAFT_BUDGET: Duration = Duration::from_millis(20);
 /// Time that a proposal may be on its way beyond its drafting.
 const WIRE_ALLOWANCE: Duration = Duration::from_millis(10);
-
-/// One row in so many is kept for scoring, while there is any.
-const SCORING_PART: usize = 4;
-
-/// One step: rows of some generations, and of at most one request to score.
-#[derive(Default)]
-struct Batch {
-    work: Vec<(usize, Work)>,
-    scoring: Vec<u32>,
-}
-
-impl Batch {
-    fn rows(&self) -> usize {
-        self.work.iter().map(|(_, work)| work.rows).sum::<usize>() + self.scoring.len()
-    }
-}
 
 impl Scheduler {
     /// Runs one pass over whatever is runnable.
@@ -45,41 +29,6 @@ impl Scheduler {
             Err(error) => self.fail(&batch, &error),
         }
         Wake::Now
-    }
-
-    /// What runs now, and when the first of those that wait is to be looked at again.
-    fn plan(&mut self) -> (Batch, Option<Duration>) {
-        let now = self.now();
-        let most = self.parts.limits.max_step_rows;
-        // Scoring gets a part of every step, so that no load of generations can starve it.
-        let kept = if self.scorings.is_empty() {
-            0
-        } else {
-            most / SCORING_PART
-        };
-        let mut budget = most - kept;
-        let mut batch = Batch::default();
-        let mut wait: Option<Duration> = None;
-        let count = self.generations.len();
-        self.first = (self.first + 1) % count.max(1);
-        for index in (0..count).map(|i| (self.first + i) % count) {
-            if budget == 0 {
-                break;
-            }
-            match self.generations[index].turn(&self.parts.kv, budget, now) {
-                Turn::Run(work) => {
-                    budget -= work.rows;
-                    batch.work.push((index, work));
-                }
-                Turn::Wait(until) => {
-                    wait = Some(wait.map_or(until, |earliest| earliest.min(until)))
-                }
-            }
-        }
-        if let Some(scoring) = self.scorings.first() {
-            batch.scoring = scoring.rows(&self.parts.kv, budget + kept).to_vec();
-        }
-        (batch, wait)
     }
 
     /// Computes a batch. Returns what became of the rows of each work, and last of those scored.

@@ -1,0 +1,197 @@
+//! Steps by hand, with the demo model.
+
+use super::*;
+use crate::engine::{
+    Desk, EngineLimits, Event, GenerateRequest, ScoreRequest, StopRules, generation::Generation,
+};
+use dssd_common::{
+    sampling::SamplingParams,
+    serve::{ClientId, Dtype, ModelSettings, open_model},
+};
+use std::sync::{Arc, mpsc};
+use tokio::sync::{mpsc::UnboundedReceiver, oneshot};
+
+const LIMITS: EngineLimits = EngineLimits {
+    max_sequences: 8,
+    max_step_rows: 64,
+    max_prefill_rows: 24,
+    max_queue: 0,
+    max_queue_wait: Duration::ZERO,
+};
+
+/// A scheduler that steps when it is told to, and where commands to it arrive.
+pub(super) struct ByHand {
+    pub(super) scheduler: Scheduler,
+    inbox: Receiver<Command>,
+}
+
+impl ByHand {
+    pub(super) fn new() -> Self {
+        let (checkpoint, _) = open_model(None).unwrap();
+        let layers = checkpoint.config().layers;
+        let model = ModelSettings {
+            threads: Some(1),
+            dtype: Dtype::Auto,
+            kv_memory: None,
+            max_sequences: LIMITS.max_sequences,
+            max_context: None,
+            band_ends: vec![layers],
+        };
+        let model = model.load(&checkpoint).unwrap();
+        let (commands, inbox) = mpsc::channel();
+        let desk = Desk::new(&LIMITS, &model.kv, commands.clone());
+        let handle = EngineHandle {
+            commands,
+            desk: Arc::new(desk),
+            max_queue_wait: LIMITS.max_queue_wait,
+        };
+        let parts = EngineParts {
+            decoder: model.decoder,
+            kv: model.kv,
+            tokenizer: None,
+            drafters: None,
+            limits: LIMITS,
+        };
+        Self {
+            scheduler: Scheduler::new(parts, handle),
+            inbox,
+        }
+    }
+
+    /// Starts a generation of `prompt`.
+    pub(super) fn generate(
+        &mut self,
+        prompt: Vec<u32>,
+        max_new_tokens: usize,
+    ) -> UnboundedReceiver<Event> {
+        let (events, received) = tokio::sync::mpsc::unbounded_channel();
+        let request = GenerateRequest {
+            client: ClientId::default(),
+            request_id: format!("{}", self.scheduler.generations.len()),
+            prompt,
+            resumed: Vec::new(),
+            sampling: SamplingParams::default(),
+            max_new_tokens,
+            stops: StopRules::default(),
+            logprobs: None,
+            draft: None,
+            early_exit: None,
+            trace: false,
+            deadline: None,
+            events,
+        };
+        let (reply, _) = oneshot::channel();
+        let desk = Arc::clone(&self.scheduler.handle.desk);
+        desk.enter_generate(request, reply).unwrap();
+        self.take_commands();
+        received
+    }
+
+    pub(super) fn score(
+        &mut self,
+        tokens: Vec<u32>,
+    ) -> oneshot::Receiver<crate::Result<crate::engine::Score>> {
+        let (reply, answer) = oneshot::channel();
+        let request = ScoreRequest {
+            client: ClientId::default(),
+            tokens,
+            first_index: 1,
+            top: 0,
+            early_exit: None,
+            deadline: None,
+            reply,
+        };
+        let desk = Arc::clone(&self.scheduler.handle.desk);
+        desk.enter_score(request).unwrap();
+        self.take_commands();
+        answer
+    }
+
+    fn take_commands(&mut self) {
+        assert!(self.scheduler.receive(&self.inbox, &Wake::Now));
+    }
+
+    /// Runs a step.
+    pub(super) fn step(&mut self) {
+        self.scheduler.step();
+    }
+
+    /// Positions that each generation holds, in the order in which they began.
+    fn held(&self) -> Vec<usize> {
+        let held = |g: &Generation| self.scheduler.parts.kv.len(g.sequence, 0);
+        self.scheduler.generations.iter().map(held).collect()
+    }
+}
+
+fn tokens(events: &mut UnboundedReceiver<Event>) -> usize {
+    let mut count = 0;
+    while let Ok(event) = events.try_recv() {
+        if let Event::Tokens(tokens) = event {
+            count += tokens.token_ids.len();
+        }
+    }
+    count
+}
+
+fn prompt(length: u32) -> Vec<u32> {
+    (0..length).map(|i| 7 + i % 50).collect()
+}
+
+#[test]
+fn a_long_prompt_does_not_hold_up_the_tokens_of_others() {
+    let mut engine = ByHand::new();
+    let mut running = engine.generate(prompt(5), 100);
+    engine.step();
+    assert_eq!(tokens(&mut running), 1, "the prompt's pass gives a token");
+    let mut long = engine.generate(prompt(240), 10);
+    for step in 1..=10 {
+        engine.step();
+        assert_eq!(tokens(&mut running), 1, "step {step}");
+        assert_eq!(engine.held()[1], 24 * step, "a bounded part of the prompt");
+    }
+    assert_eq!(tokens(&mut long), 1);
+}
+
+#[test]
+fn prompts_share_what_a_step_fills() {
+    let mut engine = ByHand::new();
+    let _running = engine.generate(prompt(5), 100);
+    engine.step();
+    let _long: Vec<_> = (0..3).map(|_| engine.generate(prompt(500), 10)).collect();
+    let mut short = engine.generate(prompt(6), 10);
+    engine.step();
+    assert_eq!(tokens(&mut short), 1, "a share of 24 rows is enough for it");
+    for _ in 0..11 {
+        engine.step();
+    }
+    let held = engine.held();
+    let (least, most) = (held[1..4].iter().min(), held[1..4].iter().max());
+    assert!(most.unwrap() - least.unwrap() <= 2, "{held:?}");
+    assert!(held[1..4].iter().sum::<usize>() >= 12 * 24 - 6, "{held:?}");
+}
+
+#[test]
+fn a_prompt_alone_fills_whole_steps() {
+    let mut engine = ByHand::new();
+    let _alone = engine.generate(prompt(640), 10);
+    for _ in 0..9 {
+        engine.step();
+    }
+    assert_eq!(engine.held(), [576]);
+}
+
+#[test]
+fn scoring_and_prompts_share_too_and_neither_starves() {
+    let mut engine = ByHand::new();
+    let _running = engine.generate(prompt(5), 100);
+    engine.step();
+    let _long = engine.generate(prompt(500), 10);
+    let mut score = engine.score(prompt(101));
+    for _ in 0..8 {
+        engine.step();
+    }
+    assert_eq!(engine.held()[1], 8 * 12);
+    assert!(score.try_recv().is_err());
+    engine.step();
+    assert_eq!(score.try_recv().unwrap().unwrap().logprobs.len(), 100);
+}
