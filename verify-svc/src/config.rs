@@ -4,7 +4,7 @@ use crate::{Error, Result};
 use clap::{Parser, builder::BoolishValueParser};
 use dssd_common::{
     policy::PolicySpec,
-    serve::{ServeArgs, check_positive, default_settings, or_else, parse_seconds},
+    serve::{ServeArgs, Switch, check_positive, default_settings, or_else, parse_seconds},
 };
 use std::{path::PathBuf, time::Duration};
 use tonic::transport::Uri;
@@ -63,6 +63,9 @@ pub struct Config {
     /// Rows of one step that fill prompts while other generations decode: bounds what a long prompt costs the others [default: 64, at most max-step-rows]
     #[arg(long, env = "DSSD_MAX_PREFILL_ROWS", value_name = "N")]
     pub max_prefill_rows: Option<usize>,
+    /// Whether requests of one client and cache_salt share the keys and values of equal prefixes: on or off
+    #[arg(long, env = "DSSD_PREFIX_CACHE", default_value_t = Switch::On)]
+    pub prefix_cache: Switch,
 }
 
 impl AsRef<ServeArgs> for Config {

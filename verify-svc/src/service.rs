@@ -10,7 +10,9 @@ use crate::{
 use dssd_common::{
     checkpoint::Checkpoint,
     exit::{self, DEFAULT_EXITS, ExitHeads},
-    serve::{Engine, Front, LoadedModel, MAX_MESSAGE_BYTES, Service, load_blocking, open_model},
+    serve::{
+        Engine, Front, LoadedModel, MAX_MESSAGE_BYTES, Service, Switch, load_blocking, open_model,
+    },
     tokenizer::Tokenizer,
 };
 use dssd_proto::{FILE_DESCRIPTOR_SET, v1::generation_server::GenerationServer};
@@ -60,6 +62,7 @@ pub async fn run_with(
         kv: loaded.kv,
         tokenizer: served.tokenizer.clone(),
         drafters: drafters.clone(),
+        prefix_cache: config.prefix_cache == Switch::On,
         limits,
     })?;
     let server = Server::new(engine.clone(), served, drafters);

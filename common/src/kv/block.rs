@@ -1,5 +1,7 @@
 //! Blocks, and how many of them a sequence needs.
 
+use super::shared::SharedGroups;
+
 /// Positions in one block.
 pub const BLOCK_POSITIONS: usize = 16;
 
@@ -65,6 +67,8 @@ pub(super) struct BlockPool {
     untouched: u32,
     total: u32,
     block_floats: usize,
+    /// Prefixes that sequences share.
+    pub(super) shared: SharedGroups,
 }
 
 impl BlockPool {
@@ -77,6 +81,7 @@ impl BlockPool {
             untouched: 0,
             total,
             block_floats,
+            shared: SharedGroups::default(),
         }
     }
 
@@ -84,12 +89,20 @@ impl BlockPool {
         self.total as usize
     }
 
+    /// Blocks that sequences hold, shared ones counted once.
     pub(super) fn used(&self) -> usize {
-        self.untouched as usize - self.free.len()
+        self.untouched as usize - self.free.len() - self.shared.idle_blocks()
     }
 
-    /// A block, or `None` if all are handed out. Touched ones first: memory grows only as needed.
+    /// A block, or `None` if sequences hold all. Touched ones first: memory grows only as needed.
+    /// Shared blocks that no sequence holds are the last to go.
+    ///
+    /// Sequences together never take more than they reserved: each holds at most the blocks of its
+    /// own capacity, shared ones among them. So as long as the reservations fit, there is a block.
     pub(super) fn take(&mut self) -> Option<u32> {
+        if self.free.is_empty() && self.untouched == self.total {
+            self.free.extend(self.shared.evict()?);
+        }
         self.free.pop().or_else(|| {
             let block = self.untouched;
             (block < self.total)

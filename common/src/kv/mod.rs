@@ -9,14 +9,18 @@
 //!
 //! Room is reserved when a sequence is opened, so a running sequence never meets a full cache.
 //!
+//! Sequences may share the blocks of equal prefixes, see [`KvCache::open_shared`].
+//!
 //! [band]: crate::model
 
 mod block;
 mod sequence;
+mod shared;
 mod step;
 
 pub use block::{BLOCK_POSITIONS, KvLayout};
 pub use sequence::SequenceId;
+pub use shared::PrefixKey;
 pub use step::Step;
 
 use crate::{Error, Result};
@@ -30,8 +34,11 @@ pub struct KvUsage {
     pub total_blocks: usize,
     /// Blocks that open sequences may still fill or have filled.
     pub reserved_blocks: usize,
-    /// Blocks that hold keys and values now.
+    /// Blocks that hold keys and values of open sequences now; shared ones count once.
     pub used_blocks: usize,
+    /// Blocks that hold prefixes which no open sequence uses. They are given up when others need
+    /// them, so they count as free.
+    pub cached_blocks: usize,
     /// Open sequences.
     pub sequences: usize,
 }
@@ -51,6 +58,7 @@ pub struct KvCache {
     sequences: Vec<Option<Sequence>>,
     /// Grows with every opened sequence, so that a stale [`SequenceId`] is noticed.
     generation: u32,
+    reused: u64,
 }
 
 impl KvCache {
@@ -77,6 +85,7 @@ impl KvCache {
             reserved_blocks: 0,
             sequences: Vec::new(),
             generation: 0,
+            reused: 0,
         })
     }
 
@@ -91,6 +100,7 @@ impl KvCache {
             total_blocks: self.pool.total(),
             reserved_blocks: self.reserved_blocks,
             used_blocks: self.pool.used(),
+            cached_blocks: self.pool.shared.idle_blocks(),
             sequences: self.sequences.iter().flatten().count(),
         }
     }
@@ -100,6 +110,19 @@ impl KvCache {
     /// # Errors
     /// [`Error::OutOfKvBlocks`] if that room is not there now.
     pub fn open(&mut self, capacity: usize) -> Result<SequenceId> {
+        self.open_with(capacity, None)
+    }
+
+    /// The same for a sequence that shares prefixes with all others of this `root`, once they
+    /// [publish](Self::publish) and [reuse](Self::reuse) them. It reserves as much as any other.
+    ///
+    /// # Errors
+    /// As [`KvCache::open`].
+    pub fn open_shared(&mut self, capacity: usize, root: PrefixKey) -> Result<SequenceId> {
+        self.open_with(capacity, Some(root))
+    }
+
+    fn open_with(&mut self, capacity: usize, root: Option<PrefixKey>) -> Result<SequenceId> {
         let needed = self.layout.blocks_for(capacity);
         let usage = self.usage();
         if needed > usage.free_blocks() {
@@ -119,7 +142,8 @@ impl KvCache {
         if slot == self.sequences.len() {
             self.sequences.push(None);
         }
-        self.sequences[slot] = Some(Sequence::new(&self.layout, capacity, self.generation));
+        let sequence = Sequence::new(&self.layout, capacity, self.generation, root);
+        self.sequences[slot] = Some(sequence);
         Ok(SequenceId {
             slot,
             generation: self.generation,
@@ -133,9 +157,35 @@ impl KvCache {
             return;
         };
         self.reserved_blocks -= self.layout.blocks_for(sequence.capacity());
-        sequence
-            .into_blocks()
-            .for_each(|block| self.pool.give(block));
+        sequence.close(&self.layout, &mut self.pool);
+    }
+
+    /// Gives a sequence the keys and values of the cached prefix that goes on where it ends, for its
+    /// `tokens` from the first on; returns the positions gained. Nothing if it shares nothing.
+    pub fn reuse(&mut self, id: SequenceId, tokens: &[u32]) -> usize {
+        let Self { pool, .. } = self;
+        let gained = Self::find(&mut self.sequences, id).reuse(tokens, pool);
+        self.reused += gained as u64;
+        gained
+    }
+
+    /// Shares what a sequence holds with all others of its root: whole blocks of `tokens`, its own
+    /// from the first on, that are filled in every band. They must be final: a roll-back beyond
+    /// them is possible, but takes back whole blocks.
+    pub fn publish(&mut self, id: SequenceId, tokens: &[u32]) {
+        let Self { pool, .. } = self;
+        Self::find(&mut self.sequences, id).publish(tokens, pool);
+    }
+
+    /// The key of the first block of `tokens` that a sequence has not published yet: two sequences
+    /// with the same one compute the same. `None` if it shares nothing, or they end before that.
+    pub fn next_key(&self, id: SequenceId, tokens: &[u32]) -> Option<PrefixKey> {
+        self.sequence(id).next_key(tokens)
+    }
+
+    /// Positions that sequences have reused so far.
+    pub fn reused_tokens(&self) -> u64 {
+        self.reused
     }
 
     /// Positions that a sequence holds in a band.
@@ -148,7 +198,8 @@ impl KvCache {
         self.sequence(id).capacity()
     }
 
-    /// Takes every band of a sequence back to at most `len` positions.
+    /// Takes every band of a sequence back to at most `len` positions. Shared blocks are given back
+    /// whole: within one, it ends at its start.
     pub fn truncate(&mut self, id: SequenceId, len: usize) {
         let Self { layout, pool, .. } = self;
         let sequence = Self::find(&mut self.sequences, id);

@@ -128,3 +128,5 @@ fn no_history_of_steps_leaks_a_block() {
     open.into_iter().for_each(|id| cache.close(id));
     assert_eq!(cache.usage(), empty);
 }
+
+mod prefix;

@@ -14,6 +14,11 @@ impl ClientId {
         Self(Sha256::digest(token).into())
     }
 
+    /// Tells clients apart, as bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
     /// The client of a call, as whoever checked its token noted it down.
     pub fn of_call<T>(request: &Request<T>) -> Self {
         request.extensions().get().copied().unwrap_or_default()

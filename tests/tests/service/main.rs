@@ -14,6 +14,7 @@ mod ending;
 mod exclusion;
 mod folders;
 mod pair;
+mod prefix;
 mod reflection;
 mod refusals;
 mod soak;

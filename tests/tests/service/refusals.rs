@@ -38,7 +38,7 @@ async fn a_bad_field_is_named() {
         ("temperature", |r| r.temperature = Some(-1.0)),
         ("temperature", |r| r.temperature = Some(f32::NAN)),
         ("top_p", |r| r.top_p = Some(1.5)),
-        ("cache_salt", |r| r.cache_salt = "pepper".to_owned()),
+        ("cache_salt", |r| r.cache_salt = "x".repeat(257)),
         ("min_p", |r| r.min_p = Some(-0.1)),
         ("repetition_penalty", |r| r.repetition_penalty = Some(0.0)),
         ("presence_penalty", |r| r.presence_penalty = Some(3.0)),

@@ -195,6 +195,8 @@ pub struct EngineParts {
     pub tokenizer: Option<Arc<Tokenizer>>,
     /// Where drafts come from; `None` for plain decoding.
     pub drafters: Option<Drafters>,
+    /// Whether generations share the keys and values of equal prefixes.
+    pub prefix_cache: bool,
     /// Bounds.
     pub limits: EngineLimits,
 }

@@ -16,6 +16,8 @@ pub struct GenerateRequest {
     pub client: ClientId,
     /// Unique among the running ones of this client.
     pub request_id: String,
+    /// Prefixes are shared with requests of the same client and salt only.
+    pub cache_salt: String,
     /// Token ids of the prompt, at least one.
     pub prompt: Vec<u32>,
     /// Tokens that an earlier attempt generated already; they count and are not sent again.

@@ -17,8 +17,12 @@ use std::time::Instant;
 /// Longest name of a generation, in bytes.
 const MAX_REQUEST_ID: usize = 256;
 
+/// Longest salt of cached prefixes, in bytes.
+const MAX_CACHE_SALT: usize = 256;
+
 /// A checked request.
 pub(super) struct CheckedRequest {
+    cache_salt: String,
     prompt: Vec<u32>,
     resumed: Vec<u32>,
     sampling: SamplingParams,
@@ -42,12 +46,7 @@ impl Served {
         mut request: v1::GenerateRequest,
     ) -> Result<CheckedRequest> {
         let request_id = request_id(std::mem::take(&mut request.request_id))?;
-        if !request.cache_salt.is_empty() {
-            return Err(Error::field(
-                "cache_salt",
-                "is not supported yet: nothing is shared between requests",
-            ));
-        }
+        let cache_salt = cache_salt(std::mem::take(&mut request.cache_salt))?;
         let speculation = self.speculation(request.speculation.take())?;
         let early_exit = self.exit_rule(&speculation)?;
         let numerics_id = self.numerics_id(early_exit.as_ref());
@@ -72,6 +71,7 @@ impl Served {
                 numerics_id,
                 max_context: self.limits.max_context,
             },
+            cache_salt,
             prompt,
             resumed,
             sampling,
@@ -194,6 +194,7 @@ impl CheckedRequest {
             engine: GenerateRequest {
                 client,
                 request_id: self.prompt_info.request_id.clone(),
+                cache_salt: self.cache_salt,
                 prompt: self.prompt,
                 resumed: self.resumed,
                 sampling: self.sampling,
@@ -240,6 +241,14 @@ fn request_id(asked: String) -> Result<String> {
             format!("has {length} bytes; at most {MAX_REQUEST_ID}"),
         )),
     }
+}
+
+fn cache_salt(asked: String) -> Result<String> {
+    if asked.len() <= MAX_CACHE_SALT {
+        return Ok(asked);
+    }
+    let reason = format!("has {} bytes; at most {MAX_CACHE_SALT}", asked.len());
+    Err(Error::field("cache_salt", reason))
 }
 
 fn sampling_params(request: &v1::GenerateRequest, seed: u64) -> SamplingParams {

@@ -55,6 +55,7 @@ impl Engine {
             client: client(who),
             request_id: id.to_owned(),
             prompt: vec![1],
+            cache_salt: String::new(),
             resumed: Vec::new(),
             sampling: SamplingParams::default(),
             max_new_tokens: 16 * blocks - 1,

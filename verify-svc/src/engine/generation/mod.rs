@@ -17,7 +17,7 @@ use crate::{
     session::{Next, RoundHints, VerifySession},
 };
 use dssd_common::{
-    kv::{KvCache, SequenceId},
+    kv::{KvCache, PrefixKey, SequenceId},
     model::Decoder,
     sampling::{self, History, Sampler, Scratch},
     tokenizer::TextStream,
@@ -41,6 +41,8 @@ pub(super) struct Generation {
     early_exit: Option<EarlyExit>,
     rounds: u32,
     passes: u64,
+    /// Tokens of prompt and resumption that the prefix cache had.
+    cached: usize,
     verify_time: Duration,
     /// Given back after the sequence is closed.
     #[expect(dead_code, reason = "it is held for its end")]
@@ -79,6 +81,7 @@ impl Generation {
             output,
             rounds: 0,
             passes: 0,
+            cached: 0,
             verify_time: Duration::ZERO,
             request,
             sequence,
@@ -104,6 +107,23 @@ impl Generation {
 
     pub(super) fn remaining(&self) -> usize {
         self.request.max_new_tokens - self.history.generated().len()
+    }
+
+    /// Takes from the prefix cache what is there. The newest token needs a row in any case.
+    pub(super) fn reuse(&mut self, kv: &mut KvCache) {
+        let tokens = self.history.tokens();
+        self.cached += kv.reuse(self.sequence, &tokens[..tokens.len() - 1]);
+    }
+
+    /// The block of positions that it fills next, if others may share it.
+    pub(super) fn next_key(&self, kv: &KvCache) -> Option<PrefixKey> {
+        let tokens = self.history.tokens();
+        kv.next_key(self.sequence, &tokens[..tokens.len() - 1])
+    }
+
+    /// Lets others share what is computed: committed tokens alone, at the end of a pass.
+    pub(super) fn publish(&self, kv: &mut KvCache) {
+        kv.publish(self.sequence, self.history.tokens());
     }
 
     /// Whether it has to catch up before its next token: by more than the newest token's row.

@@ -77,6 +77,7 @@ impl Generation {
             lossy: self.early_exit.is_some(),
             speculative_decoding: Some(self.speculative_decoding()),
             early_exit: self.early_exit.as_ref().map(EarlyExit::report),
+            cached_prompt_tokens: self.cached as u32,
         };
         match stop {
             Some(Stop::String(string)) => info.stop_string = Some(string),

@@ -10,7 +10,10 @@ use crate::{
         scoring::Scoring,
     },
 };
-use dssd_common::{kv::SequenceId, tokenizer::TextStream};
+use dssd_common::{
+    kv::{PrefixKey, SequenceId},
+    tokenizer::TextStream,
+};
 use std::{sync::Arc, time::Instant};
 
 impl Scheduler {
@@ -25,7 +28,11 @@ impl Scheduler {
             .as_ref()
             .map(|tokenizer| TextStream::after(Arc::clone(tokenizer), &request.prompt))
             .transpose()?;
-        let sequence = self.open(Generation::capacity(&request))?;
+        let root = self.parts.prefix_cache.then(|| {
+            let salt = [request.client.as_bytes(), request.cache_salt.as_bytes()];
+            PrefixKey::root(&salt.concat())
+        });
+        let sequence = self.open(Generation::capacity(&request), root)?;
         match Generation::new(key, request, (sequence, place), &self.parts.decoder, text) {
             Ok((generation, None)) => self.generations.push(generation),
             Ok((mut generation, Some(end))) => {
@@ -44,7 +51,8 @@ impl Scheduler {
 
     /// Begins to score what has a place.
     pub(super) fn admit_scoring(&mut self, request: ScoreRequest, place: Place) {
-        match self.open(request.tokens.len()) {
+        // Scored texts share nothing: most of their rows are read anyway.
+        match self.open(request.tokens.len(), None) {
             Ok(sequence) => {
                 let depths = self.parts.decoder.band_ends();
                 let scoring = Scoring::new(request, (sequence, place), depths);
@@ -55,8 +63,11 @@ impl Scheduler {
     }
 
     /// A sequence for a place; the desk keeps the same account as the cache.
-    fn open(&mut self, capacity: usize) -> Result<SequenceId> {
-        let opened = self.parts.kv.open(capacity);
+    fn open(&mut self, capacity: usize, root: Option<PrefixKey>) -> Result<SequenceId> {
+        let opened = match root {
+            Some(root) => self.parts.kv.open_shared(capacity, root),
+            None => self.parts.kv.open(capacity),
+        };
         opened.map_err(|error| Error::internal("the account of KV blocks", error))
     }
 

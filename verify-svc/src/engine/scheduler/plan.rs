@@ -3,7 +3,7 @@
 
 use super::Scheduler;
 use crate::engine::work::{Turn, Work};
-use std::time::Duration;
+use std::{cmp::Reverse, collections::HashSet, time::Duration};
 
 /// One row in so many is kept for filling, so that no number of decoding generations can keep
 /// prompts waiting.
@@ -26,12 +26,16 @@ impl Scheduler {
     /// What runs now, and when the first of those that wait is to be looked at again.
     pub(super) fn plan(&mut self) -> (Batch, Option<Duration>) {
         let now = self.now();
+        for generation in &mut self.generations {
+            generation.reuse(&mut self.parts.kv);
+        }
         let kv = &self.parts.kv;
         let count = self.generations.len();
         self.first = self.first.wrapping_add(1);
         let order = (0..count).map(|i| (self.first % count + i) % count);
         let (filling, decoding): (Vec<usize>, Vec<usize>) =
             order.partition(|&index| self.generations[index].fills(kv));
+        let filling = self.without_doubles(filling);
         // None is the request to score.
         let mut filling: Vec<Option<usize>> = filling.into_iter().map(Some).collect();
         if !self.scorings.is_empty() {
@@ -83,5 +87,22 @@ impl Scheduler {
             }
         }
         (batch, wait)
+    }
+
+    /// Leaves out those that would fill the same block of positions as another one: they share it
+    /// in the next step. The one that is furthest ahead goes on.
+    fn without_doubles(&self, mut filling: Vec<usize>) -> Vec<usize> {
+        let kv = &self.parts.kv;
+        let held = |index: usize| kv.len(self.generations[index].sequence, 0);
+        let mut ahead = filling.clone();
+        ahead.sort_by_key(|&index| Reverse(held(index)));
+        let mut keys = HashSet::new();
+        let mut double = |index: &usize| {
+            let key = self.generations[*index].next_key(kv);
+            key.is_some_and(|key| !keys.insert(key))
+        };
+        let doubles: HashSet<usize> = ahead.into_iter().filter(|index| double(index)).collect();
+        filling.retain(|index| !doubles.contains(index));
+        filling
     }
 }

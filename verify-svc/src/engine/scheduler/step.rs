@@ -93,7 +93,10 @@ impl Scheduler {
         pass: &PassResult<'_>,
     ) -> Option<Result<End>> {
         match work.kind {
-            WorkKind::Prefill => return None,
+            WorkKind::Prefill => {
+                self.generations[index].publish(&mut self.parts.kv);
+                return None;
+            }
             WorkKind::LateFill => {
                 self.generations[index].went_on(pass.seconds);
                 return None;
@@ -115,6 +118,7 @@ impl Scheduler {
             Ok(outcome) => outcome,
             Err(error) => return Some(Err(error)),
         };
+        generation.publish(&mut parts.kv);
         if outcome.accepted.is_some_and(|accepted| accepted > 0) {
             self.praise(index);
         }

@@ -50,6 +50,7 @@ impl ByHand {
             kv: model.kv,
             tokenizer: None,
             drafters: None,
+            prefix_cache: true,
             limits: LIMITS,
         };
         Self {
@@ -64,11 +65,21 @@ impl ByHand {
         prompt: Vec<u32>,
         max_new_tokens: usize,
     ) -> UnboundedReceiver<Event> {
+        self.generate_for(ClientId::default(), prompt, max_new_tokens)
+    }
+
+    pub(super) fn generate_for(
+        &mut self,
+        client: ClientId,
+        prompt: Vec<u32>,
+        max_new_tokens: usize,
+    ) -> UnboundedReceiver<Event> {
         let (events, received) = tokio::sync::mpsc::unbounded_channel();
         let request = GenerateRequest {
-            client: ClientId::default(),
+            client,
             request_id: format!("{}", self.scheduler.generations.len()),
             prompt,
+            cache_salt: String::new(),
             resumed: Vec::new(),
             sampling: SamplingParams::default(),
             max_new_tokens,
@@ -157,7 +168,8 @@ fn prompts_share_what_a_step_fills() {
     let mut engine = ByHand::new();
     let _running = engine.generate(prompt(5), 100);
     engine.step();
-    let _long: Vec<_> = (0..3).map(|_| engine.generate(prompt(500), 10)).collect();
+    let others = (1..4).map(|start| prompt(500 + start).split_off(start as usize));
+    let _long: Vec<_> = others.map(|p| engine.generate(p, 10)).collect();
     let mut short = engine.generate(prompt(6), 10);
     engine.step();
     assert_eq!(tokens(&mut short), 1, "a share of 24 rows is enough for it");
@@ -194,4 +206,27 @@ fn scoring_and_prompts_share_too_and_neither_starves() {
     assert!(score.try_recv().is_err());
     engine.step();
     assert_eq!(score.try_recv().unwrap().unwrap().logprobs.len(), 100);
+}
+
+#[test]
+fn equal_prompts_that_come_together_are_computed_once() {
+    let mut engine = ByHand::new();
+    let mut all: Vec<_> = (0..4).map(|_| engine.generate(prompt(165), 3)).collect();
+    for _ in 0..6 {
+        engine.step();
+    }
+    assert!(all.iter_mut().all(|events| tokens(events) > 0));
+    // Three of them, each but for what a last block of 165 tokens lacks.
+    assert_eq!(engine.scheduler.parts.kv.reused_tokens(), 3 * 160);
+}
+
+#[test]
+fn clients_share_nothing() {
+    let mut engine = ByHand::new();
+    for client in [b"one", b"two"] {
+        let client = ClientId::of_token(client);
+        let _events = engine.generate_for(client, prompt(100), 3);
+        (0..4).for_each(|_| engine.step());
+        assert_eq!(engine.scheduler.parts.kv.reused_tokens(), 0);
+    }
 }
