@@ -4,6 +4,8 @@ use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
 mod auto;
+mod bars;
+mod pair;
 mod worlds;
 
 fn summary(entropy: f32, valid: bool) -> Summary {
