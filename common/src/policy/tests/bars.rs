@@ -2,7 +2,7 @@
 
 use super::pair::{Pair, Service};
 
-const SEEDS: u64 = 60;
+const SEEDS: u64 = 50;
 const FIXED: [&str; 4] = ["fixed:0:1", "fixed:0:2", "fixed:0:3", "fixed:0:5"];
 
 /// Mean tokens per second of services over their first `tokens`.
@@ -23,11 +23,9 @@ fn against(pair: &Pair, tokens: usize) -> (f64, f64) {
 #[test]
 fn drafts_that_do_not_quite_pay_cost_little_from_the_first_request_on() {
     let demo = Pair::demo();
-    let best = FIXED.map(|name| rate(name, &demo, 700) / rate("off", &demo, 700));
-    assert!(
-        best.iter().all(|&speedup| (0.8..0.98).contains(&speedup)),
-        "{best:?}"
-    );
+    let fixed = FIXED.map(|name| rate(name, &demo, 700) / rate("off", &demo, 700));
+    let best = fixed.into_iter().fold(0.0, f64::max);
+    assert!((0.9..0.98).contains(&best), "{fixed:?}");
     for (tokens, bar) in [(300, 0.96), (700, 0.975), (5000, 0.98)] {
         let (plain, _) = against(&demo, tokens);
         assert!(plain > bar, "{plain} after {tokens}");
