@@ -148,10 +148,11 @@ impl Auto {
             let promised =
                 heads.map(|head| experience.promised(head, exit.summary.entropy, self.temperature));
             self.read.push(promised.collect());
-        } else if let Some(mean) = self.deeper.get_mut(head) {
+        }
+        if let Some(mean) = self.deeper.get_mut(head).filter(|_| !begins) {
             blend(mean, p);
         }
-        if let Some(missed) = self.missed.get_mut(head) {
+        for missed in self.missed.iter_mut().take(head + 1) {
             *missed = 0;
         }
     }

@@ -240,13 +240,14 @@ impl Costs {
     /// A step of the whole model with one row. More rows never take less: where they seem to, that
     /// of one row is old.
     pub fn plain(&self) -> Option<f64> {
-        self.verify.iter().copied().min_by(f64::total_cmp)
+        let known = self.verify.iter().copied().filter(|&seconds| seconds > 0.0);
+        known.min_by(f64::total_cmp)
     }
 
     /// What another row adds to a step, as a share of it: the median over all numbers of rows, as a
     /// single one may have been measured in a bad moment, and never again.
     pub fn another_row(&self) -> f64 {
-        let Some(plain) = self.plain().filter(|&plain| plain > 0.0) else {
+        let Some(plain) = self.plain() else {
             return 0.0;
         };
         let rows = self.verify.iter().enumerate().skip(1);
