@@ -57,6 +57,16 @@ impl HeadAgreement {
         (self.weight > 0.0 && self.is_calibrated).then(|| self.promised / self.weight)
     }
 
+    /// Weights of the accepted tokens, and what was promised of all.
+    pub(super) fn sums(&self) -> (f64, f64) {
+        (self.accepted, self.promised)
+    }
+
+    /// Weights of the accepted tokens, and of all.
+    pub(super) fn counts(&self) -> (f64, f64) {
+        (self.accepted, self.weight)
+    }
+
     /// Observed minus calibrated acceptance.
     pub fn drift(&self) -> Option<f64> {
         Some(self.observed()? - self.calibrated()?)

@@ -1,20 +1,28 @@
 //! What drafts taught: how often each head is right at an entropy, and what everything costs.
 
-use super::{AheadRecord, HeadAgreement, Outcome, rates::Rates};
+use super::{
+    AheadRecord, HeadAgreement, Outcome,
+    forecast::{Forecast, Round},
+    rates::Rates,
+};
 use crate::exit::{AcceptanceTable, Calibration};
 
 /// Width of an entropy bin, nats.
 const BIN_NATS: f32 = 0.5;
 /// The last bin holds everything from 7.5 nats on.
 const BINS: usize = 16;
-/// Tokens that the calibration (or, without one, the guess) counts for in each bin.
+/// Tokens that the calibration counts for in each bin.
 const PRIOR_WEIGHT: f64 = 24.0;
+/// The same for the guess without one.
+const GUESS_WEIGHT: f64 = 4.0;
 /// Weight of what was, token by token: in a bin those of that bin.
 pub(super) const MEMORY: f64 = 0.99;
 /// Least promised acceptance.
 const LEAST: f64 = 0.01;
 /// Weight of the newest in running costs.
 const NEWEST: f64 = 0.1;
+/// How far from a running cost the newest counts, as a share of it.
+const FAR: f64 = 0.3;
 
 /// Acceptance as drafts of all sequences saw it, and running costs.
 #[derive(Clone, Debug)]
@@ -25,6 +33,8 @@ pub struct Experience {
     pub costs: Costs,
     /// What rounds brought, by how they were drafted.
     pub rates: Rates,
+    /// What rounds should bring.
+    pub forecast: Forecast,
     /// What working ahead brought.
     pub ahead: AheadRecord,
 }
@@ -64,6 +74,7 @@ impl Experience {
         };
         Self {
             rates: Rates::new(heads),
+            forecast: Forecast::new(heads, calibration.is_some()),
             calibration,
             heads: vec![head; heads],
             ahead: AheadRecord::default(),
@@ -83,13 +94,28 @@ impl Experience {
     /// Probability that a token which `head` chose at an entropy (nats) is accepted: what was
     /// promised, corrected by what was seen near that entropy.
     pub fn acceptance(&self, head: usize, entropy: f32, temperature: f64) -> f64 {
+        self.acceptance_at_level(head, entropy, temperature, 1.0)
+    }
+
+    /// The same where a head is known to be right `level` times as often as was promised: that
+    /// counts wherever little was seen near that entropy.
+    pub(super) fn acceptance_at_level(
+        &self,
+        head: usize,
+        entropy: f32,
+        temperature: f64,
+        level: f64,
+    ) -> f64 {
         let promised = self.promised(head, entropy, temperature);
         let Some(bin) = self.heads.get(head).map(|head| head.bins[bin_of(entropy)]) else {
             return promised;
         };
+        let prior = match self.calibration {
+            Some(_) => PRIOR_WEIGHT * promised,
+            None => GUESS_WEIGHT * promised,
+        };
         // The curve inside a bin stays; its level moves.
-        let level = (bin.accepted + PRIOR_WEIGHT * promised)
-            / (bin.promised + PRIOR_WEIGHT * promised).max(f64::MIN_POSITIVE);
+        let level = (bin.accepted + prior * level) / (bin.promised + prior).max(f64::MIN_POSITIVE);
         (promised * level).clamp(0.0, 0.999)
     }
 
@@ -132,9 +158,36 @@ impl Experience {
         left.collect()
     }
 
+    /// What rounds should bring: plain ones, then those from each head with at most `longest`
+    /// tokens. None where no cost was measured.
+    pub(super) fn rounds(&self, longest: usize) -> Vec<Option<Round>> {
+        let plain = self.costs.plain().map(|seconds| Round {
+            tokens: 1.0,
+            seconds,
+        });
+        let heads = self.mean_acceptance().into_iter().enumerate();
+        let drafted = heads.map(|(head, alpha)| {
+            let forecast = &self.forecast;
+            forecast.round(head, alpha, longest, &self.costs)
+        });
+        std::iter::once(plain).chain(drafted).collect()
+    }
+
+    /// Mean acceptance where positions begin at each head, as far as it can be told.
+    pub(super) fn mean_acceptance(&self) -> Vec<f64> {
+        let agreements: Vec<HeadAgreement> = self.agreements().collect();
+        self.forecast.acceptance(&agreements)
+    }
+
+    /// How often each head is right, as a share of what was promised.
+    pub(super) fn levels(&self) -> Vec<f64> {
+        let agreements: Vec<HeadAgreement> = self.agreements().collect();
+        self.forecast.levels(&agreements)
+    }
+
     /// What the calibration says, or a cautious guess: a head of entropy H names each of about
     /// e^H tokens as likely as another.
-    fn promised(&self, head: usize, entropy: f32, temperature: f64) -> f64 {
+    pub(super) fn promised(&self, head: usize, entropy: f32, temperature: f64) -> f64 {
         let entropy = f64::from(entropy.max(0.0));
         let tables = self
             .calibration
@@ -154,10 +207,10 @@ impl Costs {
     /// Takes note of a row through a band, and of reading the exit at its end, if it was read.
     pub fn observe_band(&mut self, band: usize, pass: f64, exit: Option<f64>) {
         if let Some(mean) = self.bands.get_mut(band) {
-            *mean = Some(running(*mean, pass));
+            *mean = Some(steady(*mean, pass));
         }
         if let (Some(mean), Some(exit)) = (self.exits.get_mut(band), exit) {
-            *mean = Some(running(*mean, exit));
+            *mean = Some(steady(*mean, exit));
         }
     }
 
@@ -184,6 +237,27 @@ impl Costs {
         self.verify.get(rows).or(last).copied()
     }
 
+    /// A step of the whole model with one row. More rows never take less: where they seem to, that
+    /// of one row is old.
+    pub fn plain(&self) -> Option<f64> {
+        let known = self.verify.iter().copied().filter(|&seconds| seconds > 0.0);
+        known.min_by(f64::total_cmp)
+    }
+
+    /// What another row adds to a step, as a share of it: the median over all numbers of rows, as a
+    /// single one may have been measured in a bad moment, and never again.
+    pub fn another_row(&self) -> f64 {
+        let Some(plain) = self.plain() else {
+            return 0.0;
+        };
+        let rows = self.verify.iter().enumerate().skip(1);
+        let mut slopes: Vec<f64> = rows
+            .map(|(row, seconds)| (seconds / plain - 1.0) / row as f64)
+            .collect();
+        slopes.sort_by(f64::total_cmp);
+        slopes.get(slopes.len() / 2).copied().unwrap_or(0.0)
+    }
+
     /// A direct draft token of a head in steps of the whole model; a guess from its place among
     /// the heads where nothing was measured.
     pub fn relative(&self, head: usize) -> f64 {
@@ -205,6 +279,12 @@ fn known(costs: &[Option<f64>], index: usize) -> Option<f64> {
 /// A running mean with its newest value.
 pub(super) fn running(mean: Option<f64>, newest: f64) -> f64 {
     mean.map_or(newest, |mean| mean + NEWEST * (newest - mean))
+}
+
+/// A running mean that no single value moves far: a step that was interrupted says little.
+fn steady(mean: Option<f64>, newest: f64) -> f64 {
+    let within = |mean: f64| newest.clamp((1.0 - FAR) * mean, (1.0 + FAR) * mean);
+    running(mean, mean.map_or(newest, within))
 }
 
 fn bin_of(entropy: f32) -> usize {

@@ -14,6 +14,7 @@ mod drift;
 mod entropy;
 mod experience;
 mod fixed;
+mod forecast;
 mod product;
 mod rates;
 mod spec;
@@ -21,6 +22,7 @@ mod spec;
 pub use ahead::AheadRecord;
 pub use drift::HeadAgreement;
 pub use experience::{Costs, Experience};
+pub use forecast::Forecast;
 pub use rates::{Choice, Rates};
 pub use spec::{DEFAULT_FIXED_TOKENS, PolicySettings, PolicySpec};
 
