@@ -171,6 +171,65 @@ mod tests {
     use super::{COUNTERS, Counters};
     use crate::bench::load::measures::Totals;
     use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpListener,
+    };
+    use tonic::transport::Uri;
+
+    /// A server that gives these answers, one to each connection.
+    async fn server(answers: Vec<String>) -> Uri {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            for answer in answers {
+                let (mut connection, _) = listener.accept().await.unwrap();
+                let mut request = [0; 4096];
+                assert!(connection.read(&mut request).await.unwrap() > 0);
+                connection.write_all(answer.as_bytes()).await.unwrap();
+            }
+        });
+        format!("http://{address}/metrics").parse().unwrap()
+    }
+
+    fn answer(status: &str, text: &str) -> String {
+        format!("HTTP/1.1 {status}\r\nconnection: close\r\n\r\n{text}")
+    }
+
+    #[tokio::test]
+    async fn a_server_may_count_a_moment_later_than_its_client() {
+        let counted = |n: u32| {
+            answer(
+                "200 OK",
+                &format!("dssd_requests_total{{finish_reason=\"stop\"}} {n}\n"),
+            )
+        };
+        // Another server has counted nothing, then or later.
+        let servers = vec![
+            server(vec![counted(5), counted(7), counted(8)]).await,
+            server(vec![answer("200 OK", "# EOF\n"); 3]).await,
+        ];
+        let counters = Counters::begin(servers).await.unwrap();
+        let totals = Totals {
+            finished: 3,
+            ..Totals::default()
+        };
+        let counts = counters.compare(&totals).await.unwrap();
+        assert!(counts.iter().all(|count| count.agrees), "{counts:?}");
+        assert_eq!(counts[0].servers, 3);
+    }
+
+    #[tokio::test]
+    async fn another_address_than_that_of_metrics_is_told_as_such() {
+        let server = server(vec![answer("404 Not Found", "")]).await;
+        let error = Counters::begin(vec![server.clone()]).await.err().unwrap();
+        let words = format!("{error:#}");
+        assert!(
+            words.contains("404") && words.contains("/metrics"),
+            "{words}"
+        );
+        assert!(words.contains(&server.to_string()), "{words}");
+    }
 
     const TEXT: &str = "\
 # HELP dssd_requests Requests that ended.

@@ -43,6 +43,9 @@ pub(super) struct TargetArgs {
     /// Generations at once that the services in this process take [default: theirs].
     #[arg(long, value_name = "N", conflicts_with = "endpoints")]
     max_sequences: Option<std::num::NonZero<usize>>,
+    /// Requests that wait for room in this process [default: 4 x max-sequences].
+    #[arg(long, value_name = "N", conflicts_with = "endpoints")]
+    max_queue: Option<usize>,
 }
 
 /// The servers, and connections to them.
@@ -104,6 +107,7 @@ impl TargetArgs {
             config.serve.threads = self.threads.map(Into::into);
             let most = self.max_sequences.map(Into::into);
             config.serve.max_sequences = most.unwrap_or(config.serve.max_sequences);
+            config.max_queue = self.max_queue;
         })?;
         Ok(vec![verifier, drafter])
     }
