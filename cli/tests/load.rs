@@ -97,7 +97,7 @@ fn what_a_full_server_refuses_is_counted_as_refused_and_not_as_an_error() {
     // Far more than one generation at once.
     let report = report(
         "bench load --no-ladder --rate 150 --duration 2 --warm-up 0 --max-sequences 1 \
-         --output-tokens fixed:60 --json",
+         --max-queue 2 --output-tokens fixed:60 --json",
     );
     let open = &report["open_loop"];
     let [offered, finished, rejected] =

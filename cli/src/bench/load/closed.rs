@@ -28,6 +28,9 @@ const REST: Duration = Duration::from_millis(100);
 /// The longest that it rests, whatever is told.
 const LONGEST_REST: Duration = Duration::from_secs(5);
 
+/// Answers that one measurement keeps; those beyond are not compared.
+const MOST_KEPT: usize = 1 << 16;
+
 /// How long is measured.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Span {
@@ -164,7 +167,8 @@ impl Shared {
         {
             self.enough.notify_one();
         }
-        if self.turn.keeps && matches!(outcome.end, End::Finished(_)) {
+        let keeps = self.turn.keeps && ledger.answers.len() < MOST_KEPT;
+        if keeps && matches!(outcome.end, End::Finished(_)) {
             ledger.answers.insert(number, outcome.answer);
         }
     }

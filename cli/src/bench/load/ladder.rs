@@ -59,7 +59,7 @@ impl Ladder {
     /// Measures every rung in every repeat: what drifts meanwhile meets all of them.
     ///
     /// # Errors
-    /// If a rung has no finished call at all.
+    /// If the calls of a measurement fail, or those of a rung are all refused.
     pub(super) async fn climb(&self, load: &Arc<Load>, stages: &Stages) -> Result<Climbed> {
         let none = || Measures::new(Belongs::ByEnd, load.settings.objectives);
         let mut pairs = Vec::with_capacity(self.streams.len());
@@ -106,7 +106,7 @@ impl Ladder {
                 first: 0,
                 keeps: false,
             };
-            let Measured { measures, .. } = closed::measure(load, turn).await?;
+            let Measured { measures, .. } = take(load, turn).await?;
             climbed.totals.merge(&measures.totals);
             climbed.wrong += measures.wrong;
         }
@@ -138,12 +138,35 @@ impl Pair {
                 first,
                 keeps,
             };
-            let measured = closed::measure(load, turn).await?;
+            let measured = take(load, turn).await?;
             repeats.add(&measured)?;
             answers.push(measured.answers);
         }
         Ok(Verified::of(&answers))
     }
+}
+
+/// One measurement.
+///
+/// # Errors
+/// If there were errors alone: what made them would spoil all that follows, too.
+async fn take(load: &Arc<Load>, turn: Turn) -> Result<Measured> {
+    let measured = closed::measure(load, turn).await?;
+    let Measures {
+        totals,
+        first_error,
+        ..
+    } = &measured.measures;
+    if totals.finished == 0
+        && let Some(why) = first_error
+    {
+        bail!(
+            "{} streams, {}: no call finished: {why}",
+            turn.streams,
+            turn.policy
+        );
+    }
+    Ok(measured)
 }
 
 impl Verified {
@@ -170,23 +193,16 @@ impl Verified {
 impl Climbed {
     fn add(&mut self, pair: &Pair) -> Result<()> {
         for side in [&pair.on, &pair.off] {
-            let Measures {
-                finished,
-                first_error,
-                totals,
-                wrong,
-                ..
-            } = &side.measures;
-            if *finished == 0 && side.measures.ended() > 0 {
-                let why = first_error.as_deref().unwrap_or("all were refused");
+            let measures = &side.measures;
+            if measures.totals.finished == 0 {
                 bail!(
-                    "{} streams, {}: no call finished: {why}",
+                    "{} streams, {}: all calls were refused",
                     side.streams,
                     side.policy
                 );
             }
-            self.totals.merge(totals);
-            self.wrong += wrong;
+            self.totals.merge(&measures.totals);
+            self.wrong += measures.wrong;
             self.rungs.push(side.rung());
         }
         self.ratios

@@ -3,6 +3,7 @@
 mod arrivals;
 mod call;
 mod closed;
+mod counters;
 mod ladder;
 mod lengths;
 mod measures;
@@ -39,7 +40,8 @@ const MOST_CALLS: i64 = 16384;
 /// its answer, with drafts and without in turn. With --rate an open loop follows, in which requests arrive at
 /// random times and wait for nobody. Times are measured here, at the client. Nothing is tried again.
 ///
-/// Exits with 1 if an answer has missing, doubled or disordered tokens, or differs from another of the same request.
+/// Exits with 1 if an answer has missing, doubled or disordered tokens, or differs from another of the same
+/// request, or if the servers' own counters, where --metrics names them, do not agree with what came here.
 ///
 /// Example: dssd bench load --streams 1,4,16 --repeats 3 --rate 3x --duration 60
 #[derive(clap::Args)]
@@ -169,14 +171,12 @@ pub(crate) async fn run(args: Args) -> Result<bool> {
         target,
         settings: args.settings(),
     };
-    let model = load.target.model_name().await?;
-    let endpoints = load.target.endpoints.clone();
     let load = Arc::new(load);
-    let report = Report {
-        model,
-        endpoints,
-        ..args.measure(&load).await?
-    };
+    let counters = load.target.counters().await?;
+    let mut report = args.measure(&load).await?;
+    if let Some(counters) = counters {
+        report.counters = counters.compare(&report.totals).await?;
+    }
     let load = Arc::into_inner(load).context("a call is still under way")?;
     load.target.stop().await?;
     if let Some(file) = &args.ladder.plot {
@@ -184,7 +184,8 @@ pub(crate) async fn run(args: Args) -> Result<bool> {
     }
     args.output.print(&report)?;
     let differing = report.verified.map_or(0, |verified| verified.differing);
-    Ok(report.wrong == 0 && differing == 0)
+    let agree = report.counters.iter().all(|count| count.agrees);
+    Ok(report.wrong == 0 && differing == 0 && agree)
 }
 
 impl Args {
@@ -215,6 +216,7 @@ impl Args {
     }
 
     async fn measure(&self, load: &Arc<Load>) -> Result<Report> {
+        let model = load.target.model_name().await?;
         let ladder = match self.ladder.no_ladder {
             true => None,
             false => Some(Ladder::new(&self.ladder)),
@@ -235,8 +237,8 @@ impl Args {
         }
         let wrong = open.as_ref().map_or(0, |(_, m)| m.measures.wrong);
         Ok(Report {
-            model: String::new(),
-            endpoints: Vec::new(),
+            model,
+            endpoints: load.target.endpoints.clone(),
             policy: self.policy.to_string(),
             seed: self.workload.seed,
             repeats: self.ladder.repeats,
@@ -247,6 +249,7 @@ impl Args {
             verified: self.ladder.verify.then_some(climbed.verified),
             wrong: climbed.wrong + wrong,
             totals,
+            counters: Vec::new(),
         })
     }
 

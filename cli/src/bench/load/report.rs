@@ -2,6 +2,7 @@
 
 use super::{
     closed,
+    counters::Count,
     measures::{Measures, Percentiles, Totals},
     open::{self, Plan},
     table,
@@ -32,6 +33,8 @@ pub(super) struct Report {
     pub(super) wrong: u64,
     /// All calls of the run, those outside the windows included.
     pub(super) totals: Totals,
+    /// What the servers counted, beside `totals`; empty where nobody asked them.
+    pub(super) counters: Vec<Count>,
 }
 
 /// One number of streams, drafted or not.

@@ -26,6 +26,17 @@ pub(super) fn write(report: &Report, f: &mut Formatter<'_>) -> fmt::Result {
             verified.compared, verified.differing
         )?;
     }
+    if !report.counters.is_empty() {
+        writeln!(f, "\ncounted      servers   client")?;
+    }
+    for count in &report.counters {
+        let verdict = if count.agrees { "" } else { " DIFFERS" };
+        writeln!(
+            f,
+            "{:20} {:8} {}{verdict}",
+            count.servers, count.client, count.counter
+        )?;
+    }
     if report.wrong > 0 {
         writeln!(
             f,
@@ -36,12 +47,13 @@ pub(super) fn write(report: &Report, f: &mut Formatter<'_>) -> fmt::Result {
     Ok(())
 }
 
-const HEADINGS: &str = "\
-                                   first token, ms      token to token, ms       to the end, s
-streams drafts        tokens/s accepted  p50    p90    p99    p50    p90    p99    p50    p90    p99 finished rejected errors";
+const HEADINGS: [&str; 2] = [
+    "                                         first token, ms      token to token, ms        to the end, s",
+    "streams drafts        tokens/s accepted    p50    p90    p99    p50    p90    p99    p50    p90    p99 finished rejected errors",
+];
 
 fn write_ladder(report: &Report, f: &mut Formatter<'_>) -> fmt::Result {
-    writeln!(f, "\n{HEADINGS}")?;
+    writeln!(f, "\n{}", HEADINGS.join("\n"))?;
     for rung in &report.rungs {
         let name = format!("{:7} {}", rung.streams, rung.speculation);
         write_calls(&name, rung.tokens_per_second, &rung.calls, f)?;
@@ -67,7 +79,7 @@ fn write_open(open: &OpenLoop, f: &mut Formatter<'_>) -> fmt::Result {
         "\nopen loop    {:.2} requests/s for {:.0} s: {} arrived, {} not sent by this client",
         open.requests_per_second, open.seconds, open.offered, open.unsent
     )?;
-    writeln!(f, "{HEADINGS}")?;
+    writeln!(f, "{}", HEADINGS.join("\n"))?;
     let name = format!("   open {}", open.speculation);
     write_calls(&name, open.tokens_per_second, &open.calls, f)?;
     let relative = |ratio: Option<f64>| {

@@ -1,5 +1,6 @@
 //! The servers that are driven.
 
+use super::counters::Counters;
 use crate::{
     client::failure,
     generate::endpoint,
@@ -30,6 +31,9 @@ pub(super) struct TargetArgs {
     /// A running verify-svc; calls go to several in turn [default: both services in this process].
     #[arg(long = "endpoint", value_name = "URL", num_args = 1, value_parser = endpoint)]
     endpoints: Vec<Uri>,
+    /// Address of a server's metrics, such as http://127.0.0.1:9090/metrics: its counters must agree with what came here, so nobody else may call it.
+    #[arg(long, value_name = "URL", num_args = 1, requires = "endpoints", value_parser = endpoint)]
+    metrics: Vec<Uri>,
     /// Hugging Face folder for the services in this process [default: the demo model].
     #[arg(long, value_name = "DIR", conflicts_with = "endpoints")]
     model: Option<PathBuf>,
@@ -39,6 +43,9 @@ pub(super) struct TargetArgs {
     /// Generations at once that the services in this process take [default: theirs].
     #[arg(long, value_name = "N", conflicts_with = "endpoints")]
     max_sequences: Option<std::num::NonZero<usize>>,
+    /// Requests that wait for room in this process [default: 4 x max-sequences].
+    #[arg(long, value_name = "N", conflicts_with = "endpoints")]
+    max_queue: Option<usize>,
 }
 
 /// The servers, and connections to them.
@@ -46,6 +53,8 @@ pub(super) struct Target {
     /// Their addresses; none where they are in this process.
     pub(super) endpoints: Vec<String>,
     connections: Vec<GenerationClient<Channel>>,
+    /// Where they tell their metrics.
+    metrics: Vec<Uri>,
     services: Vec<Service>,
 }
 
@@ -72,6 +81,7 @@ impl TargetArgs {
         let target = Target {
             endpoints: self.endpoints.iter().map(Uri::to_string).collect(),
             connections: all.map(connection).collect(),
+            metrics: self.metrics.clone(),
             services,
         };
         for (server, connection) in servers.iter().zip(&target.connections) {
@@ -97,6 +107,7 @@ impl TargetArgs {
             config.serve.threads = self.threads.map(Into::into);
             let most = self.max_sequences.map(Into::into);
             config.serve.max_sequences = most.unwrap_or(config.serve.max_sequences);
+            config.max_queue = self.max_queue;
         })?;
         Ok(vec![verifier, drafter])
     }
@@ -131,6 +142,17 @@ impl Target {
     pub(super) fn server(&self, call: u64) -> GenerationClient<Channel> {
         let turn = call % self.connections.len() as u64;
         self.connections[turn as usize].clone()
+    }
+
+    /// The servers' counters as they are now; none where they tell none.
+    ///
+    /// # Errors
+    /// If a server does not answer.
+    pub(super) async fn counters(&self) -> Result<Option<Counters>> {
+        match self.metrics.is_empty() {
+            true => Ok(None),
+            false => Ok(Some(Counters::begin(self.metrics.clone()).await?)),
+        }
     }
 
     /// Name of the model that the first server has.
