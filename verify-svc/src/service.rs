@@ -10,7 +10,9 @@ use crate::{
 use dssd_common::{
     checkpoint::Checkpoint,
     exit::{self, DEFAULT_EXITS, ExitHeads},
-    serve::{Engine, Front, LoadedModel, MAX_MESSAGE_BYTES, Service, load_blocking, open_model},
+    serve::{
+        Engine, Front, LoadedModel, MAX_MESSAGE_BYTES, Readable, Service, load_blocking, open_model,
+    },
     tokenizer::Tokenizer,
 };
 use dssd_proto::{FILE_DESCRIPTOR_SET, v1::generation_server::GenerationServer};
@@ -65,7 +67,7 @@ pub async fn run_with(
     let server = Server::new(engine.clone(), served, drafters);
     let server = GenerationServer::new(server).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let service = Service {
-        router: front.router.add_service(server),
+        router: front.router.add_service(Readable::new(server)),
         health: front.health,
         engine,
         thread,
