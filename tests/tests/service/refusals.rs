@@ -1,7 +1,6 @@
 //! What is refused for want of something, and what the refusal says.
 
 use crate::{fields::named, support::*};
-use tonic_types::StatusExt as _;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_tokenizer_ids_work_and_text_is_refused_with_the_reason() {
