@@ -1,7 +1,7 @@
 //! The one error type of this crate, and its one mapping to gRPC.
 
 use crate::session::Refusal;
-use dssd_common::serve::ServiceError;
+use dssd_common::serve::{ServiceError, clipped};
 use std::time::Duration;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
@@ -53,7 +53,7 @@ impl ServiceError for Error {
 
 impl From<Error> for Status {
     fn from(error: Error) -> Self {
-        let message = error.to_string();
+        let message = clipped(error.to_string());
         let (code, details) = match error {
             Error::Refused(Refusal::Mismatch { what, .. }) => (
                 Code::FailedPrecondition,
@@ -65,7 +65,7 @@ impl From<Error> for Status {
             ),
             Error::Refused(Refusal::Invalid { field, reason }) => (
                 Code::InvalidArgument,
-                ErrorDetails::with_bad_request_violation(field, reason),
+                ErrorDetails::with_bad_request_violation(field, clipped(reason)),
             ),
             Error::Refused(Refusal::CommitBeforeOpen) => (
                 Code::InvalidArgument,
@@ -74,7 +74,7 @@ impl From<Error> for Status {
             Error::Field { field, reason }
             | Error::Common(dssd_common::Error::InvalidParameter { field, reason }) => (
                 Code::InvalidArgument,
-                ErrorDetails::with_bad_request_violation(field, reason),
+                ErrorDetails::with_bad_request_violation(field, clipped(reason)),
             ),
             Error::NoRoom(_) | Error::Common(dssd_common::Error::OutOfKvBlocks { .. }) => (
                 Code::ResourceExhausted,

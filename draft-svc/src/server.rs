@@ -4,6 +4,7 @@ use crate::{
     Error,
     engine::{Command, Condition, EngineHandle, Incoming, Peer, StreamKey},
 };
+use dssd_common::serve::blame_sender;
 use dssd_proto::v1::{
     DrafterMessage, GetDrafterInfoRequest, GetDrafterInfoResponse, VerifierMessage,
     drafting_server::Drafting,
@@ -60,6 +61,8 @@ impl Drafting for Server {
         let key = StreamKey(self.next_key.fetch_add(1, Ordering::Relaxed));
         let (outbox, messages) = mpsc::channel(OUTBOX);
         let same_host = is_same_host(request.local_addr(), request.remote_addr());
+        // It must not keep the answers open.
+        let complaints = outbox.downgrade();
         let peer = Peer { outbox, same_host };
         if !self.engine.send(Command::Open(key, peer)) {
             return Err(Error::Draining.into());
@@ -69,7 +72,10 @@ impl Drafting for Server {
         let inbound = forward(engine.clone(), key, request.into_inner());
         let inbound = over.clone().run_until_cancelled_owned(inbound);
         tokio::spawn(async move {
-            inbound.await;
+            if let (Some(Err(status)), Some(outbox)) = (inbound.await, complaints.upgrade()) {
+                // Whoever does not read what there is need not know.
+                _ = outbox.try_send(Err(blame_sender(status)));
+            }
             engine.send(Command::Close(key));
         });
         // When the answers end, or nobody is there to take them, no message is wanted any more.
@@ -91,18 +97,19 @@ impl Drafting for Server {
     }
 }
 
-/// Hands the verifier's messages to the engine, until it half-closes or is gone.
+/// Hands the verifier's messages to the engine, until it half-closes or is gone. An error is why
+/// they cannot be read any more.
 async fn forward(
     engine: EngineHandle,
     key: StreamKey,
     inbound: impl Stream<Item = Result<VerifierMessage, Status>>,
-) {
+) -> Result<(), Status> {
     let room = Arc::new(Semaphore::new(INBOX));
     let mut inbound = pin!(inbound);
     // The semaphore is never closed.
     while let Ok(permit) = Arc::clone(&room).acquire_owned().await {
-        let Some(Ok(message)) = inbound.next().await else {
-            return;
+        let Some(message) = inbound.next().await.transpose()? else {
+            break;
         };
         let incoming = Incoming {
             message: Box::new(message),
@@ -110,9 +117,10 @@ async fn forward(
             _permit: permit,
         };
         if !engine.send(Command::Message(key, incoming)) {
-            return;
+            break;
         }
     }
+    Ok(())
 }
 
 /// Whether both ends of a connection are on one machine: an address of one's own is reached from

@@ -10,7 +10,7 @@ use dssd_common::{
     checkpoint::Checkpoint,
     exit::{self, Calibration, DEFAULT_EXITS, ExitHeads},
     policy::{Experience, PolicySpec, Setting},
-    serve::{Engine, Front, MAX_MESSAGE_BYTES, Service, load_blocking, open_model},
+    serve::{Engine, Front, MAX_MESSAGE_BYTES, Readable, Service, load_blocking, open_model},
     tokenizer::Tokenizer,
 };
 use dssd_proto::{
@@ -50,7 +50,7 @@ pub async fn run_with(
     let server = DraftingServer::new(Server::new(engine.clone(), info))
         .max_decoding_message_size(MAX_MESSAGE_BYTES);
     let service = Service {
-        router: front.router.add_service(server),
+        router: front.router.add_service(Readable::new(server)),
         health: front.health,
         engine,
         thread,

@@ -1,1 +1,5 @@
 //! Fakes.
+
+mod raw;
+
+pub use raw::Raw;

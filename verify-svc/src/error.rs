@@ -1,6 +1,6 @@
 //! The one error type of this crate, and its one mapping to gRPC.
 
-use dssd_common::serve::ServiceError;
+use dssd_common::serve::{ServiceError, clipped};
 use std::time::Duration;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
@@ -95,15 +95,15 @@ impl ServiceError for Error {
 
 impl From<Error> for Status {
     fn from(error: Error) -> Self {
-        let message = error.to_string();
+        let message = clipped(error.to_string());
         let (code, details) = match error {
             Error::InvalidField { field, reason } => (
                 Code::InvalidArgument,
-                ErrorDetails::with_bad_request_violation(field, reason),
+                ErrorDetails::with_bad_request_violation(field, clipped(reason)),
             ),
             Error::Common(dssd_common::Error::InvalidParameter { field, reason }) => (
                 Code::InvalidArgument,
-                ErrorDetails::with_bad_request_violation(field, reason),
+                ErrorDetails::with_bad_request_violation(field, clipped(reason)),
             ),
             Error::RequestIdInUse(_) => (Code::AlreadyExists, ErrorDetails::new()),
             Error::NoRoom { retry, .. } => (

@@ -11,7 +11,8 @@ use dssd_common::{
     checkpoint::Checkpoint,
     exit::{self, DEFAULT_EXITS, ExitHeads},
     serve::{
-        Engine, Front, LoadedModel, MAX_MESSAGE_BYTES, Service, Switch, load_blocking, open_model,
+        Engine, Front, LoadedModel, MAX_MESSAGE_BYTES, Readable, Service, Switch, load_blocking,
+        open_model,
     },
     tokenizer::Tokenizer,
 };
@@ -68,7 +69,7 @@ pub async fn run_with(
     let server = Server::new(engine.clone(), served, drafters);
     let server = GenerationServer::new(server).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let service = Service {
-        router: front.router.add_service(server),
+        router: front.router.add_service(Readable::new(server)),
         health: front.health,
         engine,
         thread,

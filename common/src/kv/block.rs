@@ -1,6 +1,7 @@
 //! Blocks, and how many of them a sequence needs.
 
 use super::shared::SharedGroups;
+use crate::checkpoint::ModelConfig;
 
 /// Positions in one block.
 pub const BLOCK_POSITIONS: usize = 16;
@@ -19,6 +20,16 @@ pub struct KvLayout {
 }
 
 impl KvLayout {
+    /// The shape of a cache for a model that is cut into bands at `band_ends`.
+    pub fn new(config: &ModelConfig, band_ends: Vec<usize>) -> Self {
+        Self {
+            kv_heads: config.kv_heads,
+            head_dim: config.head_dim,
+            hidden: config.hidden,
+            band_ends,
+        }
+    }
+
     /// Layers in all bands.
     pub fn layers(&self) -> usize {
         self.band_ends.last().copied().unwrap_or(0)

@@ -121,12 +121,7 @@ impl Decoder {
 
     /// The shape of a cache for this decoder.
     pub fn kv_layout(&self) -> KvLayout {
-        KvLayout {
-            kv_heads: self.config.kv_heads,
-            head_dim: self.config.head_dim,
-            hidden: self.config.hidden,
-            band_ends: self.band_ends.clone(),
-        }
+        KvLayout::new(&self.config, self.band_ends.clone())
     }
 
     /// Width of a row of logits.

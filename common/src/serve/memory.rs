@@ -33,11 +33,17 @@ impl KvMemory {
     /// no more than a quarter of what is free.
     ///
     /// # Errors
-    /// If a share is asked for and the system does not tell what is free.
+    /// If more bytes are asked for than there are, free or not, or a share of what the system does
+    /// not tell.
     pub fn budget(asked: Option<Self>, useful: u64) -> Result<u64> {
         let share = |share: f64, free: u64| (free as f64 * share) as u64;
         match (asked, free_memory()) {
-            (Some(Self::Bytes(bytes)), _) => Ok(bytes),
+            (Some(Self::Bytes(bytes)), _) => match whole_memory() {
+                Some(whole) if bytes > whole => Err(invalid(format!(
+                    "{bytes} bytes are more than this machine, or the control group, has: {whole}"
+                ))),
+                _ => Ok(bytes),
+            },
             (Some(Self::Share(part)), Some(free)) => Ok(share(part, free)),
             (Some(Self::Share(_)), None) => Err(invalid(
                 "this system does not tell how much memory is free: give a number of bytes"
@@ -77,20 +83,29 @@ impl FromStr for KvMemory {
 
 /// Bytes that this process may still take: what the system has, and what its control group may.
 fn free_memory() -> Option<u64> {
+    let free = system_memory("MemAvailable:")?;
+    let used = group_memory("memory.current").unwrap_or(0);
+    let group = group_memory("memory.max").map(|most| most.saturating_sub(used));
+    Some(group.map_or(free, |group| group.min(free)))
+}
+
+/// Bytes that this process could take at most, were it alone.
+fn whole_memory() -> Option<u64> {
+    let whole = system_memory("MemTotal:")?;
+    Some(group_memory("memory.max").map_or(whole, |group| group.min(whole)))
+}
+
+fn system_memory(name: &str) -> Option<u64> {
     let meminfo = fs::read_to_string("/proc/meminfo").ok()?;
-    let line = meminfo
-        .lines()
-        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let line = meminfo.lines().find_map(|line| line.strip_prefix(name))?;
     let kibibytes: u64 = line.split_whitespace().next()?.parse().ok()?;
-    let group = |file: &str| -> Option<u64> {
-        let text = fs::read_to_string(format!("/sys/fs/cgroup/{file}")).ok()?;
-        text.trim().parse().ok()
-    };
-    // `memory.max` is the word `max` where there is no limit.
-    let limit = group("memory.max");
-    let group_free = limit.map(|limit| limit.saturating_sub(group("memory.current").unwrap_or(0)));
-    let free = kibibytes * 1024;
-    Some(group_free.map_or(free, |group| group.min(free)))
+    Some(kibibytes.saturating_mul(1024))
+}
+
+/// A number of the control group; `memory.max` is the word `max` where there is no limit.
+fn group_memory(file: &str) -> Option<u64> {
+    let text = fs::read_to_string(format!("/sys/fs/cgroup/{file}")).ok()?;
+    text.trim().parse().ok()
 }
 
 fn invalid(reason: String) -> Error {
@@ -121,7 +136,14 @@ mod tests {
     #[test]
     fn the_default_takes_no_more_than_is_useful() {
         assert_eq!(KvMemory::budget(None, 4096).unwrap(), 4096);
-        let asked = Some(KvMemory::Bytes(1 << 40));
-        assert_eq!(KvMemory::budget(asked, 4096).unwrap(), 1 << 40);
+        let asked = Some(KvMemory::Bytes(1 << 20));
+        assert_eq!(KvMemory::budget(asked, 4096).unwrap(), 1 << 20);
+    }
+
+    #[test]
+    fn more_than_the_machine_has_is_refused_before_it_is_taken() {
+        let asked = Some(KvMemory::Bytes(u64::MAX));
+        let error = KvMemory::budget(asked, 4096).unwrap_err().to_string();
+        assert!(error.contains("18446744073709551615 bytes"), "{error}");
     }
 }

@@ -9,6 +9,7 @@ mod logging;
 mod memory;
 mod model;
 mod process;
+mod readable;
 mod settings;
 
 pub use args::{ServeArgs, check_positive, default_settings, or_else};
@@ -19,4 +20,5 @@ pub use logging::{init_logging, warn_unknown_variables};
 pub use memory::KvMemory;
 pub use model::{LoadedModel, ModelSettings, open_model};
 pub use process::{ServiceError, load_blocking, run_process};
+pub use readable::{Readable, blame_sender, clipped};
 pub use settings::{Dtype, LogFormat, Switch, WorkAhead, parse_seconds};

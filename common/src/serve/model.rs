@@ -5,7 +5,7 @@ use crate::{
     Error, Result,
     checkpoint::{Checkpoint, demo},
     kernels::Kernels,
-    kv::{BLOCK_POSITIONS, KvCache},
+    kv::{BLOCK_POSITIONS, KvCache, KvLayout},
     model::{Decoder, DecoderOptions, Span},
     tokenizer::Tokenizer,
 };
@@ -76,18 +76,12 @@ impl ModelSettings {
                 reason: format!("is {wanted}, must be 1 to {positions}, as the model"),
             });
         }
-        let threads = self
-            .threads
-            .or_else(|| thread::available_parallelism().ok().map(usize::from));
-        let kernels = Arc::new(Kernels::new(threads.unwrap_or(1)));
-        let options = DecoderOptions {
-            band_ends: self.band_ends,
-            compute: self.dtype.compute(),
-            max_context: wanted,
-        };
-        let decoder = Decoder::load(checkpoint, kernels, options)?;
-        let layout = decoder.kv_layout();
-        let useful = (layout.blocks_for(wanted) * layout.block_bytes()) as u64;
+        // The context first: nothing is made for positions that the cache has no room for, however
+        // many the configuration claims.
+        let layout = KvLayout::new(checkpoint.config(), self.band_ends.clone());
+        let useful = layout
+            .blocks_for(wanted)
+            .saturating_mul(layout.block_bytes()) as u64;
         let useful = useful.saturating_mul(self.max_sequences as u64);
         let budget = KvMemory::budget(self.kv_memory, useful)?;
         let kv = KvCache::new(layout, usize::try_from(budget).unwrap_or(usize::MAX))?;
@@ -95,6 +89,16 @@ impl ModelSettings {
         if max_context < wanted {
             tracing::warn!(max_context, wanted, "the KV budget shortens the context");
         }
+        let threads = self
+            .threads
+            .or_else(|| thread::available_parallelism().ok().map(usize::from));
+        let kernels = Arc::new(Kernels::new(threads.unwrap_or(1)));
+        let options = DecoderOptions {
+            band_ends: self.band_ends,
+            compute: self.dtype.compute(),
+            max_context,
+        };
+        let decoder = Decoder::load(checkpoint, kernels, options)?;
         Ok(LoadedModel {
             decoder,
             kv,
@@ -110,8 +114,15 @@ fn longest(kv: &KvCache, wanted: usize) -> usize {
     if fits(&wanted) {
         return wanted;
     }
-    let groups: Vec<usize> = (1..=wanted / BLOCK_POSITIONS).collect();
-    groups.partition_point(|groups| fits(&(groups * BLOCK_POSITIONS))) * BLOCK_POSITIONS
+    let (mut most, mut beyond) = (0, wanted / BLOCK_POSITIONS + 1);
+    while most + 1 < beyond {
+        let middle = most.midpoint(beyond);
+        match fits(&(middle * BLOCK_POSITIONS)) {
+            true => most = middle,
+            false => beyond = middle,
+        }
+    }
+    most * BLOCK_POSITIONS
 }
 
 impl LoadedModel {
@@ -146,7 +157,7 @@ impl LoadedModel {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kv::KvLayout;
+    use crate::{checkpoint::random_checkpoint, kernels::WeightType};
 
     fn settings() -> ModelSettings {
         ModelSettings {
@@ -171,6 +182,20 @@ mod tests {
         let kv = KvCache::new(layout, two_blocks_a_layer).unwrap();
         assert_eq!(longest(&kv, 20), 20);
         assert_eq!(longest(&kv, 100), 2 * BLOCK_POSITIONS);
+    }
+
+    #[test]
+    fn positions_that_no_cache_holds_take_no_memory() {
+        let mut config = open_model(None).unwrap().0.config().clone();
+        config.max_positions = 1 << 28;
+        config.vocabulary = 8;
+        let checkpoint = random_checkpoint(config, WeightType::Bf16, 1).unwrap();
+        let mut settings = settings();
+        settings.kv_memory = Some(KvMemory::Bytes(8 << 20));
+        settings.max_context = None;
+        let mut model = settings.load(&checkpoint).unwrap();
+        assert!(model.max_context < 4096, "{}", model.max_context);
+        model.warm_up().unwrap();
     }
 
     #[test]

@@ -2,7 +2,10 @@
 
 mod stream;
 
-use std::path::Path;
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
+};
 
 use sha2::{Digest, Sha256};
 use tokenizers::DecoderWrapper;
@@ -31,11 +34,12 @@ impl Tokenizer {
         let Some(text) = read(dir)? else {
             return Ok(None);
         };
-        let mut inner =
-            tokenizers::Tokenizer::from_bytes(&text).map_err(|error| Error::InvalidFile {
+        let mut inner = guarded(|| tokenizers::Tokenizer::from_bytes(&text)).map_err(|error| {
+            Error::InvalidFile {
                 path: dir.join(TOKENIZER_FILE),
                 reason: error.to_string(),
-            })?;
+            }
+        })?;
         // Prompts are never cut or filled up silently, whatever the file was saved with.
         inner.with_padding(None);
         inner
@@ -51,18 +55,14 @@ impl Tokenizer {
 
     /// The token ids of a prompt, special tokens added as the tokenizer's template says.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        let encoding = self
-            .inner
-            .encode_fast(text, true)
+        let encoding = guarded(|| self.inner.encode_fast(text, true))
             .map_err(|error| invalid("text", &error))?;
         Ok(encoding.get_ids().to_vec())
     }
 
     /// The text of token ids; special tokens are left out, unknown ids give nothing.
     pub fn decode(&self, ids: &[u32]) -> Result<String> {
-        self.inner
-            .decode(ids, true)
-            .map_err(|error| invalid("token_ids", &error))
+        guarded(|| self.inner.decode(ids, true)).map_err(|error| invalid("token_ids", &error))
     }
 
     /// Whether decoding leaves the token out: it is special, or no token at all.
@@ -100,6 +100,18 @@ impl Tokenizer {
 /// SHA-256 of a folder's `tokenizer.json`, where it has one.
 pub(crate) fn file_hash(dir: &Path) -> Result<Option<String>> {
     Ok(read(dir)?.map(|text| hex(&Sha256::digest(&text))))
+}
+
+/// Runs the library, which panics over some damaged files where it could refuse them: at once,
+/// or when a text needs what the file lacks. Nothing is changed by what is run, so nothing can be
+/// left half done.
+fn guarded<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> tokenizers::Result<T> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        let words = panic.downcast_ref::<String>().map(String::as_str);
+        let words = words.or_else(|| panic.downcast_ref::<&str>().copied());
+        let words = words.unwrap_or("it is damaged");
+        Err(format!("the tokenizer file cannot be used: {words}").into())
+    })
 }
 
 fn falls_back_to_bytes(decoder: &DecoderWrapper) -> bool {

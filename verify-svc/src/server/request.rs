@@ -54,6 +54,7 @@ impl Served {
         let resume = request.resume.take();
         let seed = seed(request.seed, resume.as_ref(), &numerics_id)?;
         let stops = self.stops(&mut request)?;
+        self.check_stoppable(&request, &stops)?;
         let resumed = self.resumed(resume, &stops)?;
         let (field, prompt) = self.prompt(request.prompt.take().map(Prompt::from))?;
         let max_new_tokens = self.max_new_tokens(&request, field, prompt.len(), resumed.len())?;
@@ -100,6 +101,18 @@ impl Served {
             strings,
             include: request.include_stop_strings,
         })
+    }
+
+    /// Refuses `min_new_tokens` where every token would end the generation: none could be chosen.
+    fn check_stoppable(&self, request: &v1::GenerateRequest, stops: &StopRules) -> Result<()> {
+        let all = stops.token_ids.len() >= self.model.vocabulary_size as usize;
+        match request.min_new_tokens {
+            Some(least) if least > 0 && all => Err(Error::field(
+                "min_new_tokens",
+                format!("is {least}, but every token of the vocabulary ends the generation"),
+            )),
+            _ => Ok(()),
+        }
     }
 
     fn resumed(&self, resume: Option<v1::Resume>, stops: &StopRules) -> Result<Vec<u32>> {
