@@ -13,6 +13,7 @@ mod early_exit;
 mod ending;
 mod exclusion;
 mod folders;
+mod http;
 mod pair;
 mod reflection;
 mod refusals;
