@@ -3,6 +3,7 @@
 use crate::{
     Config, Error, Result,
     engine::{EngineHandle, EngineParts},
+    metrics::Metrics,
     server::Server,
     session::DrafterProfile,
 };
@@ -61,11 +62,14 @@ async fn serve(
     shutdown: CancellationToken,
 ) -> Result<()> {
     let health = Health::default();
-    let registry = registry(&name, env!("CARGO_PKG_VERSION"));
+    let mut registry = registry(&name, env!("CARGO_PKG_VERSION"));
+    let metrics = Arc::new(Metrics::default());
+    metrics.register(&mut registry);
     let _http = Http::start(listeners.http, &health, registry);
     let (checkpoint, tokenizer) = opened.await?;
     let (drain_timeout, reflection) = (config.serve.drain_timeout, config.serve.reflection);
-    let parts = load_blocking(move || load(&config, &checkpoint, tokenizer.as_deref())).await?;
+    let mut parts = load_blocking(move || load(&config, &checkpoint, tokenizer.as_deref())).await?;
+    parts.metrics = metrics;
     let info = describe(&parts);
     let front =
         Front::new::<DraftingServer<Server>>(&health, reflection, FILE_DESCRIPTOR_SET).await?;
@@ -154,6 +158,7 @@ pub(crate) fn load(
         profile,
         max_sequences: config.serve.max_sequences,
         max_step_rows: config.serve.max_step_rows,
+        metrics: Arc::default(),
     })
 }
 

@@ -4,6 +4,7 @@ use crate::{
     Config, Error, Result,
     drafters::Drafters,
     engine::{EngineHandle, EngineLimits, EngineParts},
+    metrics::{Metrics, Source},
     served::{Exits, Served},
     server::Server,
 };
@@ -58,7 +59,9 @@ async fn serve(
     shutdown: CancellationToken,
 ) -> Result<()> {
     let health = Health::default();
-    let registry = registry(&name, env!("CARGO_PKG_VERSION"));
+    let mut registry = registry(&name, env!("CARGO_PKG_VERSION"));
+    let metrics = Arc::new(Metrics::default());
+    metrics.register(&mut registry);
     let _http = Http::start(listeners.http, &health, registry);
     let (checkpoint, tokenizer) = opened.await?;
     let settings = config.clone();
@@ -80,15 +83,21 @@ async fn serve(
     // Names are resolved as long as generations may run, so beyond the shutdown.
     let ended = CancellationToken::new();
     let _ended = ended.clone().drop_guard();
-    let drafters = (!config.drafts.is_empty()).then(|| Drafters::start(config.drafts, ended));
+    let drafters = (!config.drafts.is_empty())
+        .then(|| Drafters::start(config.drafts, Arc::clone(&metrics), ended));
     let (engine, thread) = EngineHandle::start(EngineParts {
         decoder: loaded.decoder,
         kv: loaded.kv,
         tokenizer: served.tokenizer.clone(),
         drafters: drafters.clone(),
         limits,
+        metrics: Arc::clone(&metrics),
     })?;
-    let server = Server::new(engine.clone(), served, drafters);
+    metrics.watch(Source {
+        engine: engine.clone(),
+        drafters: drafters.clone(),
+    });
+    let server = Server::new(engine.clone(), served, drafters, metrics);
     let server = GenerationServer::new(server).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let service = Service {
         router: front.router.add_service(server),

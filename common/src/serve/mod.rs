@@ -24,7 +24,7 @@ pub use life::{Engine, Service, cancelled_on_signal, listen};
 pub use listeners::Listeners;
 pub use logging::{init_logging, warn_unknown_variables};
 pub use memory::KvMemory;
-pub use metrics::registry;
+pub use metrics::{Counters, Labelled, head_labels, registry, sizes, times};
 pub use model::{LoadedModel, ModelSettings, open_model};
 pub use process::{ServiceError, load_blocking, run_process};
 pub use settings::{Dtype, HttpListen, LogFormat, Switch, WorkAhead, parse_seconds};

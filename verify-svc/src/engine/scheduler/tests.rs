@@ -51,6 +51,7 @@ impl ByHand {
             tokenizer: None,
             drafters: None,
             limits: LIMITS,
+            metrics: Arc::default(),
         };
         Self {
             scheduler: Scheduler::new(parts, handle),
@@ -79,6 +80,7 @@ impl ByHand {
             trace: false,
             deadline: None,
             events,
+            call: Arc::default(),
         };
         let (reply, _) = oneshot::channel();
         let desk = Arc::clone(&self.scheduler.handle.desk);
