@@ -110,7 +110,7 @@ pub(crate) fn drafter_with(
     change(&mut config);
     let (checkpoint, tokenizer) = (Arc::clone(&model.checkpoint), model.tokenizer.clone());
     Service::spawn(listener, async move |listener, shutdown| {
-        Ok(draft_svc::run_with(config, checkpoint, tokenizer, listener, shutdown).await?)
+        Ok(draft_svc::run_with(config, checkpoint, tokenizer, listener.into(), shutdown).await?)
     })
 }
 
@@ -129,7 +129,7 @@ pub(crate) fn verifier_with(
     change(&mut config);
     let (checkpoint, tokenizer) = (Arc::clone(&model.checkpoint), model.tokenizer.clone());
     Service::spawn(listener, async move |listener, shutdown| {
-        Ok(verify_svc::run_with(config, checkpoint, tokenizer, listener, shutdown).await?)
+        Ok(verify_svc::run_with(config, checkpoint, tokenizer, listener.into(), shutdown).await?)
     })
 }
 

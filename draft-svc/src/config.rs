@@ -18,6 +18,7 @@ use std::path::PathBuf;
     name = "draft-svc",
     version,
     mut_arg("listen", |arg| or_else(arg, "127.0.0.1:50052")),
+    mut_arg("http_listen", |arg| or_else(arg, "127.0.0.1:9091")),
     mut_arg("max_sequences", |arg| or_else(arg, "64")),
     mut_arg("max_draft_tokens", |arg| or_else(arg, "16")),
     mut_arg("drain_timeout", |arg| or_else(arg, "5"))

@@ -4,6 +4,7 @@
 pub mod config;
 pub mod engine;
 pub mod error;
+pub mod metrics;
 mod server;
 mod service;
 pub mod session;

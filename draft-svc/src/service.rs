@@ -3,14 +3,18 @@
 use crate::{
     Config, Error, Result,
     engine::{EngineHandle, EngineParts},
+    metrics::Metrics,
     server::Server,
     session::DrafterProfile,
 };
 use dssd_common::{
-    checkpoint::Checkpoint,
+    checkpoint::{Checkpoint, demo},
     exit::{self, Calibration, DEFAULT_EXITS, ExitHeads},
     policy::{Experience, PolicySpec, Setting},
-    serve::{Engine, Front, MAX_MESSAGE_BYTES, Readable, Service, load_blocking, open_model},
+    serve::{
+        Engine, Front, Health, Http, Listeners, MAX_MESSAGE_BYTES, Readable, Service,
+        load_blocking, open_model, registry,
+    },
     tokenizer::Tokenizer,
 };
 use dssd_proto::{
@@ -18,17 +22,20 @@ use dssd_proto::{
     v1::{GetDrafterInfoResponse, drafting_server::DraftingServer},
 };
 use std::sync::Arc;
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-/// Loads the model that `config` names and serves it on `listener` until `shutdown`.
+/// A checkpoint with its tokenizer, if it has one.
+type Opened = (Arc<Checkpoint>, Option<Arc<Tokenizer>>);
+
+/// Loads the model that `config` names and serves it on `listeners` until `shutdown`.
 ///
 /// # Errors
 /// If a setting or the model is unfit, or the server fails.
-pub async fn run(config: Config, listener: TcpListener, shutdown: CancellationToken) -> Result<()> {
-    let dir = config.serve.model.clone();
-    let (checkpoint, tokenizer) = load_blocking(move || open_model(dir.as_deref())).await?;
-    run_with(config, checkpoint, tokenizer, listener, shutdown).await
+pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationToken) -> Result<()> {
+    let dir = config.serve.model.clone().map_or_else(demo::folder, Ok)?;
+    let name = config.serve.model_name(Some(&dir));
+    let opened = load_blocking(move || Ok(open_model(Some(&dir))?));
+    serve(config, name, opened, listeners, shutdown).await
 }
 
 /// Serves a checkpoint that is in memory; `config.serve.model` is not read.
@@ -39,24 +46,44 @@ pub async fn run_with(
     config: Config,
     checkpoint: Arc<Checkpoint>,
     tokenizer: Option<Arc<Tokenizer>>,
-    listener: TcpListener,
+    listeners: Listeners,
     shutdown: CancellationToken,
 ) -> Result<()> {
+    let name = config.serve.model_name(checkpoint.dir());
+    let opened = std::future::ready(Ok((checkpoint, tokenizer)));
+    serve(config, name, opened, listeners, shutdown).await
+}
+
+async fn serve(
+    config: Config,
+    name: String,
+    opened: impl Future<Output = Result<Opened>>,
+    listeners: Listeners,
+    shutdown: CancellationToken,
+) -> Result<()> {
+    let health = Health::default();
+    let mut registry = registry(&name, env!("CARGO_PKG_VERSION"));
+    let metrics = Arc::new(Metrics::default());
+    metrics.register(&mut registry);
+    let _http = Http::start(listeners.http, &health, registry);
+    let (checkpoint, tokenizer) = opened.await?;
     let (drain_timeout, reflection) = (config.serve.drain_timeout, config.serve.reflection);
-    let parts = load_blocking(move || load(&config, &checkpoint, tokenizer.as_deref())).await?;
+    let mut parts = load_blocking(move || load(&config, &checkpoint, tokenizer.as_deref())).await?;
+    parts.metrics = metrics;
     let info = describe(&parts);
-    let front = Front::new::<DraftingServer<Server>>(reflection, FILE_DESCRIPTOR_SET).await?;
+    let front =
+        Front::new::<DraftingServer<Server>>(&health, reflection, FILE_DESCRIPTOR_SET).await?;
     let (engine, thread) = EngineHandle::start(parts)?;
     let server = DraftingServer::new(Server::new(engine.clone(), info))
         .max_decoding_message_size(MAX_MESSAGE_BYTES);
     let service = Service {
         router: front.router.add_service(Readable::new(server)),
-        health: front.health,
+        health,
         engine,
         thread,
         drain_timeout,
     };
-    Ok(service.run(listener, shutdown).await?)
+    Ok(service.run(listeners.grpc, shutdown).await?)
 }
 
 impl Engine for EngineHandle {
@@ -131,6 +158,7 @@ pub(crate) fn load(
         profile,
         max_sequences: config.serve.max_sequences,
         max_step_rows: config.serve.max_step_rows,
+        metrics: Arc::default(),
     })
 }
 

@@ -22,7 +22,10 @@ class Service:
         environment = {k: v for k, v in os.environ.items() if not k.startswith("DSSD_")}
         environment["RUST_LOG"] = "info"
         self._process = subprocess.Popen(
-            [binary, "--listen", "127.0.0.1:0", "--log-format", "json", *flags],
+            [
+                binary, "--listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0",
+                "--log-format", "json", *flags,
+            ],
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment,
         )
         threading.Thread(target=self._read_log, daemon=True).start()

@@ -24,6 +24,7 @@ const DEFAULT_PREFILL_ROWS: usize = 64;
     name = "verify-svc",
     version,
     mut_arg("listen", |arg| or_else(arg, "127.0.0.1:50051")),
+    mut_arg("http_listen", |arg| or_else(arg, "127.0.0.1:9090")),
     mut_arg("max_sequences", |arg| or_else(arg, "32")),
     mut_arg("max_draft_tokens", |arg| or_else(arg, "8")),
     mut_arg("drain_timeout", |arg| or_else(arg, "25"))

@@ -11,7 +11,7 @@ use dssd_common::{
     tokenizer::Tokenizer,
 };
 use dssd_proto::v1;
-use std::{path::Path, sync::Arc};
+use std::sync::Arc;
 
 /// Where the model runs.
 const DEVICE: &str = "cpu";
@@ -57,6 +57,7 @@ impl Exits {
 impl Served {
     pub(crate) fn new(
         config: &Config,
+        model_name: String,
         checkpoint: &Checkpoint,
         tokenizer: Option<Arc<Tokenizer>>,
         loaded: &LoadedModel,
@@ -64,9 +65,8 @@ impl Served {
         let shape = checkpoint.config();
         let fingerprint = checkpoint.fingerprint()?;
         let dtype = compute_type(checkpoint, config.serve.dtype.compute())?;
-        let folder = checkpoint.dir().and_then(Path::file_name);
         let model = v1::GetModelInfoResponse {
-            model_name: folder.map_or("model".into(), |name| name.to_string_lossy().into_owned()),
+            model_name,
             architecture: format!("{:?}", shape.architecture),
             numerics_id: numerics_id(&fingerprint, dtype, DEVICE),
             checkpoint_fingerprint: fingerprint,

@@ -4,31 +4,35 @@ use crate::{
     Config, Error, Result,
     drafters::Drafters,
     engine::{EngineHandle, EngineLimits, EngineParts},
+    metrics::{Metrics, Source},
     served::{Exits, Served},
     server::Server,
 };
 use dssd_common::{
-    checkpoint::Checkpoint,
+    checkpoint::{Checkpoint, demo},
     exit::{self, DEFAULT_EXITS, ExitHeads},
     serve::{
-        Engine, Front, LoadedModel, MAX_MESSAGE_BYTES, Readable, Service, Switch, load_blocking,
-        open_model,
+        Engine, Front, Health, Http, Listeners, LoadedModel, MAX_MESSAGE_BYTES, Readable, Service,
+        Switch, load_blocking, open_model, registry,
     },
     tokenizer::Tokenizer,
 };
 use dssd_proto::{FILE_DESCRIPTOR_SET, v1::generation_server::GenerationServer};
 use std::sync::Arc;
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-/// Loads the model that `config` names and serves it on `listener` until `shutdown`.
+/// A checkpoint with its tokenizer, if it has one.
+type Opened = (Arc<Checkpoint>, Option<Arc<Tokenizer>>);
+
+/// Loads the model that `config` names and serves it on `listeners` until `shutdown`.
 ///
 /// # Errors
 /// If a setting or the model is unfit, or the server fails.
-pub async fn run(config: Config, listener: TcpListener, shutdown: CancellationToken) -> Result<()> {
-    let dir = config.serve.model.clone();
-    let (checkpoint, tokenizer) = load_blocking(move || open_model(dir.as_deref())).await?;
-    run_with(config, checkpoint, tokenizer, listener, shutdown).await
+pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationToken) -> Result<()> {
+    let dir = config.serve.model.clone().map_or_else(demo::folder, Ok)?;
+    let name = config.serve.model_name(Some(&dir));
+    let opened = load_blocking(move || Ok(open_model(Some(&dir))?));
+    serve(config, name, opened, listeners, shutdown).await
 }
 
 /// Serves a checkpoint that is in memory; `config.serve.model` is not read.
@@ -39,14 +43,36 @@ pub async fn run_with(
     config: Config,
     checkpoint: Arc<Checkpoint>,
     tokenizer: Option<Arc<Tokenizer>>,
-    listener: TcpListener,
+    listeners: Listeners,
     shutdown: CancellationToken,
 ) -> Result<()> {
+    let name = config.serve.model_name(checkpoint.dir());
+    let opened = std::future::ready(Ok((checkpoint, tokenizer)));
+    serve(config, name, opened, listeners, shutdown).await
+}
+
+async fn serve(
+    config: Config,
+    name: String,
+    opened: impl Future<Output = Result<Opened>>,
+    listeners: Listeners,
+    shutdown: CancellationToken,
+) -> Result<()> {
+    let health = Health::default();
+    let mut registry = registry(&name, env!("CARGO_PKG_VERSION"));
+    let metrics = Arc::new(Metrics::default());
+    metrics.register(&mut registry);
+    let _http = Http::start(listeners.http, &health, registry);
+    let (checkpoint, tokenizer) = opened.await?;
     let settings = config.clone();
-    let (served, loaded) = load_blocking(move || load(&settings, &checkpoint, tokenizer)).await?;
-    let front =
-        Front::new::<GenerationServer<Server>>(config.serve.reflection, FILE_DESCRIPTOR_SET)
-            .await?;
+    let (served, loaded) =
+        load_blocking(move || load(&settings, name, &checkpoint, tokenizer)).await?;
+    let front = Front::new::<GenerationServer<Server>>(
+        &health,
+        config.serve.reflection,
+        FILE_DESCRIPTOR_SET,
+    )
+    .await?;
     let limits = EngineLimits {
         max_sequences: config.serve.max_sequences,
         max_step_rows: config.serve.max_step_rows,
@@ -57,7 +83,8 @@ pub async fn run_with(
     // Names are resolved as long as generations may run, so beyond the shutdown.
     let ended = CancellationToken::new();
     let _ended = ended.clone().drop_guard();
-    let drafters = (!config.drafts.is_empty()).then(|| Drafters::start(config.drafts, ended));
+    let drafters = (!config.drafts.is_empty())
+        .then(|| Drafters::start(config.drafts, Arc::clone(&metrics), ended));
     let (engine, thread) = EngineHandle::start(EngineParts {
         decoder: loaded.decoder,
         kv: loaded.kv,
@@ -65,17 +92,22 @@ pub async fn run_with(
         drafters: drafters.clone(),
         prefix_cache: config.prefix_cache == Switch::On,
         limits,
+        metrics: Arc::clone(&metrics),
     })?;
-    let server = Server::new(engine.clone(), served, drafters);
+    metrics.watch(Source {
+        engine: engine.clone(),
+        drafters: drafters.clone(),
+    });
+    let server = Server::new(engine.clone(), served, drafters, metrics);
     let server = GenerationServer::new(server).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let service = Service {
         router: front.router.add_service(Readable::new(server)),
-        health: front.health,
+        health,
         engine,
         thread,
         drain_timeout: config.serve.drain_timeout,
     };
-    Ok(service.run(listener, shutdown).await?)
+    Ok(service.run(listeners.grpc, shutdown).await?)
 }
 
 impl Engine for EngineHandle {
@@ -90,6 +122,7 @@ impl Engine for EngineHandle {
 
 fn load(
     config: &Config,
+    name: String,
     checkpoint: &Checkpoint,
     tokenizer: Option<Arc<Tokenizer>>,
 ) -> Result<(Served, LoadedModel)> {
@@ -117,7 +150,7 @@ fn load(
         loaded.decoder.attach_heads(heads, compute)?;
     }
     loaded.warm_up()?;
-    let mut served = Served::new(config, checkpoint, tokenizer, &loaded)?;
+    let mut served = Served::new(config, name, checkpoint, tokenizer, &loaded)?;
     served.exits = config
         .allow_lossy
         .then(|| Exits::new(heads, loaded.decoder.band_ends()));

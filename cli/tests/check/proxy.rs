@@ -65,7 +65,7 @@ impl Proxy {
             config,
             Arc::clone(&checkpoint),
             tokenizer.clone(),
-            draft_listener,
+            draft_listener.into(),
             shutdown.clone(),
         );
         services.spawn(async move { served.await.unwrap() });
@@ -77,7 +77,7 @@ impl Proxy {
             config,
             checkpoint,
             tokenizer,
-            verify_listener,
+            verify_listener.into(),
             shutdown.clone(),
         );
         services.spawn(async move { served.await.unwrap() });

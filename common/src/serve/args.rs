@@ -1,12 +1,19 @@
 //! The flags that both services have: one field for each, one environment variable for each.
 
-use super::{Dtype, KvMemory, LogFormat, ModelSettings, Switch, parse_seconds};
+use super::{Dtype, HttpListen, KvMemory, LogFormat, ModelSettings, Switch, parse_seconds};
 use crate::{
     Error, Result,
     policy::{DEFAULT_POLICY, PolicySettings, PolicySpec},
 };
-use clap::{Arg, Args, CommandFactory, FromArgMatches, builder::Resettable};
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use clap::{
+    Arg, Args, CommandFactory, FromArgMatches,
+    builder::{NonEmptyStringValueParser, Resettable},
+};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 /// The policy that has a target agreement.
 const ENTROPY: &str = "entropy";
@@ -21,9 +28,15 @@ pub struct ServeArgs {
     /// Hugging Face model folder [default: the demo model]
     #[arg(long, env = "DSSD_MODEL", value_name = "DIR")]
     pub model: Option<PathBuf>,
+    /// Name of the model for clients and in metrics [default: that of its folder]
+    #[arg(long, env = "DSSD_MODEL_NAME", value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
+    pub model_name: Option<String>,
     /// Address to listen on
     #[arg(long, env = "DSSD_LISTEN", value_name = "ADDR")]
     pub listen: SocketAddr,
+    /// Address of probes (/livez, /readyz) and metrics (/metrics), in plain HTTP; or off
+    #[arg(long, env = "DSSD_HTTP_LISTEN", value_name = "ADDR|off")]
+    pub http_listen: HttpListen,
     /// Threads of a pass [default: one for each core]
     #[arg(long, env = "DSSD_THREADS", value_name = "N")]
     pub threads: Option<usize>,
@@ -78,6 +91,19 @@ impl ServeArgs {
         check_positive("--max-draft-tokens", self.max_draft_tokens as usize)?;
         check_positive("--threads", self.threads.unwrap_or(1))?;
         self.default_policy()
+    }
+
+    /// What the model in `dir` is called.
+    pub fn model_name(&self, dir: Option<&Path>) -> String {
+        let of_folder = || {
+            let dir = dir?;
+            let name = |dir: &Path| Some(dir.file_name()?.to_string_lossy().into_owned());
+            name(dir).or_else(|| name(&dir.canonicalize().ok()?))
+        };
+        let given = self.model_name.clone();
+        given
+            .or_else(of_folder)
+            .unwrap_or_else(|| "model".to_owned())
     }
 
     fn default_policy(&self) -> Result<PolicySpec> {
@@ -155,6 +181,7 @@ mod tests {
     #[derive(Parser)]
     #[command(
         mut_arg("listen", |arg| or_else(arg, "127.0.0.1:1")),
+        mut_arg("http_listen", |arg| or_else(arg, "off")),
         mut_arg("max_sequences", |arg| or_else(arg, "1")),
         mut_arg("max_draft_tokens", |arg| or_else(arg, "1")),
         mut_arg("drain_timeout", |arg| or_else(arg, "1"))

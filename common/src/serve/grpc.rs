@@ -1,8 +1,9 @@
 //! Health and reflection beside a service, and the settings of its connections.
 
-use super::Switch;
+use super::{Health, Switch};
 use crate::{Error, Result};
 use std::time::Duration;
+use tokio::sync::watch;
 use tonic::{
     server::NamedService,
     transport::{Server, server::Router},
@@ -17,44 +18,26 @@ const MAX_STREAMS: u32 = 1024;
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Tells whether a service is ready. The empty name tells that the process is alive.
-#[derive(Clone)]
-pub struct Health {
-    reporter: HealthReporter,
-    service: &'static str,
-}
-
-impl Health {
-    /// Whether the service takes calls.
-    pub async fn set_ready(&self, ready: bool) {
-        let status = match ready {
-            true => ServingStatus::Serving,
-            false => ServingStatus::NotServing,
-        };
-        self.reporter.set_service_status(self.service, status).await;
-    }
-}
-
 /// What stands around one gRPC service.
 pub struct Front {
-    /// Its state; not ready at first.
-    pub health: Health,
     /// Health, and reflection if wanted; the service itself is still to be added.
     pub router: Router,
 }
 
 impl Front {
     /// The front of `S`, whose messages `descriptors` (an encoded `FileDescriptorSet`) describes.
+    /// Under its name it tells what `health` says; the empty name tells that the process is alive.
     ///
     /// # Errors
     /// If the descriptors are no such set.
-    pub async fn new<S: NamedService>(reflection: Switch, descriptors: &[u8]) -> Result<Self> {
+    pub async fn new<S: NamedService>(
+        health: &Health,
+        reflection: Switch,
+        descriptors: &[u8],
+    ) -> Result<Self> {
         let (reporter, health_service) = tonic_health::server::health_reporter();
-        let health = Health {
-            reporter,
-            service: S::NAME,
-        };
-        health.set_ready(false).await;
+        report(&reporter, S::NAME, false).await;
+        tokio::spawn(follow(reporter, S::NAME, health.subscribe()));
         let mut router = Server::builder()
             .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
             .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
@@ -73,8 +56,25 @@ impl Front {
                 .add_service(builder().build_v1().map_err(fault)?)
                 .add_service(builder().build_v1alpha().map_err(fault)?);
         }
-        Ok(Self { health, router })
+        Ok(Self { router })
     }
+}
+
+/// Tells what `ready` says, as long as somebody may change it.
+async fn follow(reporter: HealthReporter, service: &'static str, mut ready: watch::Receiver<bool>) {
+    ready.mark_changed();
+    while ready.changed().await.is_ok() {
+        let now = *ready.borrow_and_update();
+        report(&reporter, service, now).await;
+    }
+}
+
+async fn report(reporter: &HealthReporter, service: &str, ready: bool) {
+    let status = match ready {
+        true => ServingStatus::Serving,
+        false => ServingStatus::NotServing,
+    };
+    reporter.set_service_status(service, status).await;
 }
 
 fn fault(error: tonic_reflection::server::Error) -> Error {

@@ -50,13 +50,13 @@ impl<E: Engine> Service<E> {
             .router
             .serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
         let mut serving = pin!(serving);
-        self.health.set_ready(true).await;
+        self.health.set_ready(!shutdown.is_cancelled());
         let outcome = tokio::select! {
             () = shutdown.cancelled() => Ok(()),
             joined = &mut ended => Err(engine_fault(joined.unwrap_or(false))),
             served = &mut serving => return served.map_err(server_fault),
         };
-        self.health.set_ready(false).await;
+        self.health.set_ready(false);
         tracing::info!("draining");
         stop.cancel();
         if outcome.is_ok() {
@@ -175,12 +175,13 @@ mod tests {
     }
 
     async fn fake_service() -> (Service<Fake>, TcpListener) {
-        let front = Front::new::<HealthServer<HealthService>>(Switch::Off, &[]);
+        let health = Health::default();
+        let front = Front::new::<HealthServer<HealthService>>(&health, Switch::Off, &[]);
         let front = front.await.unwrap();
         let (sender, inbox) = mpsc::channel();
         let service = Service {
             router: front.router,
-            health: front.health,
+            health,
             engine: Fake(sender),
             thread: thread::spawn(move || assert!(inbox.recv().unwrap(), "a false word")),
             drain_timeout: Duration::from_secs(5),

@@ -1,12 +1,16 @@
 //! What both services need besides their own work: settings, logs, signals, loading a model,
-//! health and reflection, and an orderly end.
+//! probes and metrics, health and reflection, and an orderly end.
 
 mod args;
 mod client;
 mod grpc;
+mod health;
+mod http;
 mod life;
+mod listeners;
 mod logging;
 mod memory;
+mod metrics;
 mod model;
 mod process;
 mod readable;
@@ -14,11 +18,15 @@ mod settings;
 
 pub use args::{ServeArgs, check_positive, default_settings, or_else};
 pub use client::ClientId;
-pub use grpc::{Front, Health, MAX_MESSAGE_BYTES};
+pub use grpc::{Front, MAX_MESSAGE_BYTES};
+pub use health::Health;
+pub use http::Http;
 pub use life::{Engine, Service, cancelled_on_signal, listen};
+pub use listeners::Listeners;
 pub use logging::{init_logging, warn_unknown_variables};
 pub use memory::KvMemory;
+pub use metrics::{Counters, Labelled, head_labels, registry, sizes, times};
 pub use model::{LoadedModel, ModelSettings, open_model};
 pub use process::{ServiceError, load_blocking, run_process};
 pub use readable::{Readable, blame_sender, clipped};
-pub use settings::{Dtype, LogFormat, Switch, WorkAhead, parse_seconds};
+pub use settings::{Dtype, HttpListen, LogFormat, Switch, WorkAhead, parse_seconds};

@@ -1,10 +1,10 @@
 //! A service as a process: settings, logs, signals, exit status.
 
-use super::{ServeArgs, cancelled_on_signal, init_logging, listen, warn_unknown_variables};
+use super::{Listeners, ServeArgs, cancelled_on_signal, init_logging, warn_unknown_variables};
 use crate::Error;
 use clap::{Arg, Parser};
 use std::{fmt, process::ExitCode};
-use tokio::{net::TcpListener, task::spawn_blocking};
+use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 
 /// What a service's `main` needs to know of its error type.
@@ -16,7 +16,7 @@ pub trait ServiceError: From<Error> + fmt::Display {
 /// Reads the command line, and runs the service until SIGTERM or ctrl-c. The exit status is 2
 /// for settings that cannot work, and 1 for any other failure.
 pub async fn run_process<C, E, F>(
-    service: impl FnOnce(C, TcpListener, CancellationToken) -> F,
+    service: impl FnOnce(C, Listeners, CancellationToken) -> F,
 ) -> ExitCode
 where
     C: Parser + AsRef<ServeArgs>,
@@ -29,8 +29,8 @@ where
     warn_unknown_variables(command.get_arguments().filter_map(Arg::get_env));
     let outcome = async {
         let shutdown = cancelled_on_signal()?;
-        let listener = listen(config.as_ref().listen).await?;
-        service(config, listener, shutdown).await
+        let listeners = Listeners::bind(config.as_ref()).await?;
+        service(config, listeners, shutdown).await
     };
     match outcome.await {
         Ok(()) => ExitCode::SUCCESS,

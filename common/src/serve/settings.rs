@@ -1,7 +1,7 @@
 //! Values of command-line flags that both services have.
 
 use crate::{Error, Result, kernels::WeightType};
-use std::{fmt, str::FromStr, time::Duration};
+use std::{fmt, net::SocketAddr, str::FromStr, time::Duration};
 
 /// A setting that is one of a few words.
 macro_rules! words {
@@ -91,6 +91,30 @@ impl Dtype {
             Self::Bf16 => Some(WeightType::Bf16),
             Self::F16 => Some(WeightType::F16),
         }
+    }
+}
+
+/// Where probes and metrics are served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HttpListen {
+    /// On this address.
+    At(SocketAddr),
+    /// Nowhere.
+    Off,
+}
+
+impl FromStr for HttpListen {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        if text == "off" {
+            return Ok(Self::Off);
+        }
+        let address = text.parse().map_err(|_| Error::InvalidParameter {
+            field: "http_listen",
+            reason: format!("`{text}` is neither ADDRESS:PORT nor off"),
+        })?;
+        Ok(Self::At(address))
     }
 }
 

@@ -4,7 +4,7 @@ mod foresight;
 mod scheduler;
 mod sequence;
 
-use crate::{Error, Result, session::DrafterProfile};
+use crate::{Error, Result, metrics::Metrics, session::DrafterProfile};
 use dssd_common::{
     kv::KvCache,
     model::Decoder,
@@ -13,7 +13,11 @@ use dssd_common::{
 };
 use dssd_proto::v1::{DrafterLoad, DrafterMessage, ExitHeadAgreement, VerifierMessage};
 use scheduler::Scheduler;
-use std::{sync::mpsc, thread, time::Instant};
+use std::{
+    sync::{Arc, mpsc},
+    thread,
+    time::Instant,
+};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tonic::Status;
 
@@ -80,6 +84,8 @@ pub struct EngineParts {
     pub max_sequences: usize,
     /// Rows of one step.
     pub max_step_rows: usize,
+    /// Where steps are counted.
+    pub metrics: Arc<Metrics>,
 }
 
 impl EngineHandle {

@@ -14,6 +14,8 @@ mod ending;
 mod exclusion;
 mod fields;
 mod folders;
+mod http;
+mod metrics;
 mod pair;
 mod prefix;
 mod reflection;

@@ -196,7 +196,7 @@ async fn a_published_model_gives_its_published_text_with_drafts() {
     let shutdown = tokio_util::sync::CancellationToken::new();
     let drafting = draft_svc::run(
         draft_svc::Config::for_model(dir.clone()),
-        listener,
+        listener.into(),
         shutdown.clone(),
     );
     let drafting = tokio::spawn(drafting);

@@ -4,14 +4,18 @@ use dssd_common::{
     checkpoint::{Checkpoint, demo},
     model::Span,
     sampling::{History, Sampler, SamplingParams, Scratch},
-    serve::{Dtype, ModelSettings},
+    serve::{Dtype, Listeners, ModelSettings},
     tokenizer::Tokenizer,
 };
 use dssd_proto::v1::{
     self, GenerateRequest, Speculation, SpeculationMode, TokenIds, generate_request::Prompt,
     generation_client::GenerationClient,
 };
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    io::{Read as _, Write as _},
+    net::SocketAddr,
+    sync::Arc,
+};
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Uri};
@@ -21,6 +25,8 @@ pub(crate) const PROMPT: &str = "Once upon a time there was a little girl who";
 /// A service that runs until it is stopped.
 pub(crate) struct Running<E> {
     pub(crate) address: SocketAddr,
+    /// Where probes and metrics are.
+    pub(crate) http: SocketAddr,
     pub(crate) shutdown: CancellationToken,
     pub(crate) task: JoinHandle<Result<(), E>>,
 }
@@ -59,11 +65,12 @@ pub(crate) async fn verifier_of(
     // Tests of what becomes of drafts want some, whether they pay here or not.
     config.serve.policy = Some("fixed:0:2".to_owned());
     change(&mut config);
-    let (listener, address) = listener("127.0.0.1:0").await;
+    let (listeners, address, http) = listeners("127.0.0.1:0").await;
     let shutdown = CancellationToken::new();
-    let service = verify_svc::run_with(config, checkpoint, tokenizer, listener, shutdown.clone());
+    let service = verify_svc::run_with(config, checkpoint, tokenizer, listeners, shutdown.clone());
     Running {
         address,
+        http,
         shutdown,
         task: tokio::spawn(service),
     }
@@ -81,11 +88,12 @@ pub(crate) async fn drafter_at(
     // Tests of what becomes of drafts want some, whether they pay here or not.
     config.serve.policy = Some("fixed:0:2".to_owned());
     change(&mut config);
-    let (listener, address) = listener(address).await;
+    let (listeners, address, http) = listeners(address).await;
     let shutdown = CancellationToken::new();
-    let service = draft_svc::run_with(config, checkpoint, tokenizer, listener, shutdown.clone());
+    let service = draft_svc::run_with(config, checkpoint, tokenizer, listeners, shutdown.clone());
     Running {
         address,
+        http,
         shutdown,
         task: tokio::spawn(service),
     }
@@ -95,10 +103,31 @@ pub(crate) async fn drafter() -> Drafter {
     drafter_at("127.0.0.1:0", open_demo().0, |_| {}).await
 }
 
-async fn listener(address: &str) -> (TcpListener, SocketAddr) {
-    let listener = TcpListener::bind(address).await.unwrap();
-    let address = listener.local_addr().unwrap();
-    (listener, address)
+/// With the addresses of gRPC and of HTTP.
+pub(crate) async fn listeners(address: &str) -> (Listeners, SocketAddr, SocketAddr) {
+    let grpc = TcpListener::bind(address).await.unwrap();
+    let http = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addresses = (grpc.local_addr().unwrap(), http.local_addr().unwrap());
+    let http = Some(http);
+    (Listeners { grpc, http }, addresses.0, addresses.1)
+}
+
+/// Status and body of what the HTTP port answers.
+pub(crate) async fn http_get(address: SocketAddr, path: &str) -> std::io::Result<(u16, String)> {
+    let request = format!("GET {path} HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n");
+    let ask = move || {
+        let mut stream = std::net::TcpStream::connect(address)?;
+        stream.set_read_timeout(Some(std::time::Duration::from_secs(20)))?;
+        stream.write_all(request.as_bytes())?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    };
+    let answer: std::io::Result<String> = tokio::task::spawn_blocking(ask).await.unwrap();
+    let answer = answer?;
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_default();
+    let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
+    Ok((status.unwrap_or(0), body.to_owned()))
 }
 
 pub(crate) async fn channel<E: std::fmt::Debug>(service: &Running<E>) -> Channel {

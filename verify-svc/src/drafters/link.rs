@@ -1,7 +1,10 @@
 //! One stream to one drafter, on behalf of one generation.
 
 use super::{exclusion::Failure, table::Table};
-use crate::engine::{Command, EngineHandle, LinkKey};
+use crate::{
+    engine::{Command, EngineHandle, LinkKey},
+    metrics::DrafterError,
+};
 use dssd_proto::v1::{
     DrafterMessage, VerifierMessage, drafter_message, drafting_client::DraftingClient,
 };
@@ -61,7 +64,7 @@ pub(super) async fn run(
             Err(_) => {
                 table.exclude(
                     address,
-                    Failure::Loss,
+                    (Failure::Loss, DrafterError::OpenTimeout),
                     "no answer to the opening of a stream",
                 );
                 continue;
@@ -81,12 +84,14 @@ pub(super) async fn run(
                 }
                 Ok(None) => {
                     if !end.is_cancelled() {
-                        table.exclude(address, Failure::Loss, "the drafter ended the stream");
+                        let ended = (Failure::Loss, DrafterError::Ended);
+                        table.exclude(address, ended, "the drafter ended the stream");
                     }
                     break;
                 }
                 Err(status) if status.code() == Code::InvalidArgument => {
                     tracing::warn!(%address, reason = status.message(), "drafter refuses a generation");
+                    table.refused();
                     send(LinkEvent::Refused);
                     return;
                 }
@@ -120,15 +125,15 @@ fn take_note(table: &Table, address: SocketAddr, message: &DrafterMessage) {
 
 /// What the end of a stream says of its drafter. A full one is tried again soon, like one that
 /// is gone for a moment; one that is of another model, is no drafter, or fails inside is not.
-fn failure(status: &Status) -> Failure {
+fn failure(status: &Status) -> (Failure, DrafterError) {
     match status.code() {
         Code::FailedPrecondition
         | Code::Unimplemented
         | Code::Unauthenticated
-        | Code::PermissionDenied
-        | Code::Internal
-        | Code::DataLoss => Failure::Fault,
-        _ => Failure::Loss,
+        | Code::PermissionDenied => (Failure::Fault, DrafterError::Mismatch),
+        Code::Internal | Code::DataLoss => (Failure::Fault, DrafterError::Fault),
+        Code::ResourceExhausted => (Failure::Loss, DrafterError::Full),
+        _ => (Failure::Loss, DrafterError::Unavailable),
     }
 }
 

@@ -7,17 +7,24 @@ mod table;
 
 pub use link::{LinkEvent, LinkSender};
 
-use crate::engine::{EngineHandle, LinkKey};
-use dssd_proto::v1;
+use crate::{
+    engine::{EngineHandle, LinkKey},
+    metrics::{DrafterError, Metrics},
+};
+use dssd_proto::v1::{self, drafting_client::DraftingClient};
 use exclusion::Failure;
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use futures::future::join_all;
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 use table::Table;
-use tokio::runtime::Handle;
+use tokio::{runtime::Handle, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Uri;
 
 /// How often names are resolved again.
 const RESOLVE_INTERVAL: Duration = Duration::from_secs(3);
+
+/// Time for a drafter to say how its heads fare.
+const INFO_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A handle on all drafters; clones share them.
 #[derive(Clone)]
@@ -30,13 +37,14 @@ pub struct Drafters {
 impl Drafters {
     /// Starts to resolve `names` (`http://host:port`) until `shutdown`, on the runtime that this
     /// is called on.
-    pub fn start(names: Vec<Uri>, shutdown: CancellationToken) -> Self {
-        let table = Arc::new(Table::default());
+    pub fn start(names: Vec<Uri>, metrics: Arc<Metrics>, shutdown: CancellationToken) -> Self {
+        let table = Arc::new(Table::new(metrics));
         let resolving = Arc::clone(&table);
         tokio::spawn(async move {
             let mut ticks = tokio::time::interval(RESOLVE_INTERVAL);
             while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
                 resolve_all(&names, &resolving).await;
+                ask_all(&resolving).await;
             }
         });
         Self {
@@ -56,8 +64,8 @@ impl Drafters {
     }
 
     /// Leaves a drafter out for a while because of a fault of its own.
-    pub(crate) fn exclude(&self, address: SocketAddr, reason: &str) {
-        self.table.exclude(address, Failure::Fault, reason);
+    pub(crate) fn exclude(&self, address: SocketAddr, error: DrafterError, reason: &str) {
+        self.table.exclude(address, (Failure::Fault, error), reason);
     }
 
     /// A token that a drafter proposed was right.
@@ -65,10 +73,29 @@ impl Drafters {
         self.table.accepted(address);
     }
 
+    /// How the heads of ready drafters fare against their calibration: by head, observed minus
+    /// calibrated acceptance, over all judged tokens.
+    pub(crate) fn drift(&self) -> BTreeMap<u32, f64> {
+        self.table.drift()
+    }
+
     /// Every known drafter, for `GetServerInfo`.
     pub fn status(&self) -> Vec<v1::DrafterStatus> {
         self.table.status()
     }
+}
+
+/// Asks every ready drafter how its heads fare.
+async fn ask_all(table: &Table) {
+    let ask = |(address, channel)| async move {
+        let mut client = DraftingClient::new(channel);
+        let info = client.get_drafter_info(v1::GetDrafterInfoRequest {});
+        // One that does not say is none the worse for it: drafts are judged by themselves.
+        if let Ok(Ok(info)) = timeout(INFO_TIMEOUT, info).await {
+            table.inform(address, info.into_inner().exit_heads);
+        }
+    };
+    join_all(table.ready_channels().into_iter().map(ask)).await;
 }
 
 async fn resolve_all(names: &[Uri], table: &Table) {

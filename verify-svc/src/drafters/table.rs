@@ -1,12 +1,13 @@
 //! What is known of each drafter.
 
 use super::exclusion::{self, Failure, Record};
+use crate::metrics::{DrafterError, Metrics};
 use dssd_proto::v1;
 use rand::seq::IndexedRandom as _;
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 use tokio::{sync::Notify, time::Instant};
@@ -16,11 +17,15 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Heads of a drafter of which anything is kept.
+const MOST_HEADS: usize = 16;
+
 /// All drafters by address.
 #[derive(Default)]
 pub(super) struct Table {
     drafters: Mutex<BTreeMap<SocketAddr, Drafter>>,
     changed: Notify,
+    metrics: Arc<Metrics>,
 }
 
 struct Drafter {
@@ -34,6 +39,8 @@ struct Drafter {
     excluded_as: Failure,
     reason: String,
     ready: bool,
+    /// How its heads fare.
+    heads: Vec<v1::ExitHeadAgreement>,
 }
 
 impl Drafter {
@@ -73,6 +80,13 @@ impl Drafter {
 }
 
 impl Table {
+    pub(super) fn new(metrics: Arc<Metrics>) -> Self {
+        Self {
+            metrics,
+            ..Self::default()
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, BTreeMap<SocketAddr, Drafter>> {
         // No code panics while it holds the lock, and every state of the table is a valid one.
         self.drafters.lock().unwrap_or_else(PoisonError::into_inner)
@@ -170,7 +184,13 @@ impl Table {
 
     /// Leaves a drafter out, twice as long with every failure of this kind in a row. What its
     /// other streams do while it is left out lengthens nothing: they end for one cause.
-    pub(super) fn exclude(&self, address: SocketAddr, failure: Failure, reason: &str) {
+    pub(super) fn exclude(
+        &self,
+        address: SocketAddr,
+        (failure, error): (Failure, DrafterError),
+        reason: &str,
+    ) {
+        self.metrics.drafter_failed(error);
         let now = Instant::now();
         let mut drafters = self.lock();
         let Some(drafter) = drafters.get_mut(&address) else {
@@ -186,6 +206,47 @@ impl Table {
         drafter.excluded_as = failure;
         drop(drafters);
         tracing::warn!(%address, reason, "drafter is left out for a while");
+    }
+
+    /// A drafter does not do what a generation asks for.
+    pub(super) fn refused(&self) {
+        self.metrics.drafter_failed(DrafterError::Refused);
+    }
+
+    pub(super) fn ready_channels(&self) -> Vec<(SocketAddr, Channel)> {
+        let drafters = self.lock();
+        let ready = drafters.iter().filter(|(_, drafter)| drafter.ready);
+        ready
+            .map(|(&address, drafter)| (address, drafter.channel.clone()))
+            .collect()
+    }
+
+    /// A drafter told how its heads fare.
+    pub(super) fn inform(&self, address: SocketAddr, mut heads: Vec<v1::ExitHeadAgreement>) {
+        heads.truncate(MOST_HEADS);
+        if let Some(drafter) = self.lock().get_mut(&address) {
+            drafter.heads = heads;
+        }
+    }
+
+    /// By head, the mean drift at ready drafters, weighted by judged tokens.
+    pub(super) fn drift(&self) -> BTreeMap<u32, f64> {
+        let mut sums: BTreeMap<u32, (f64, f64)> = BTreeMap::new();
+        let drafters = self.lock();
+        for drafter in drafters.values().filter(|drafter| drafter.ready) {
+            for (head, told) in (0..).zip(&drafter.heads) {
+                let drift = told.drift.filter(|drift| drift.is_finite());
+                let (Some(drift), tokens) = (drift, told.judged_tokens as f64) else {
+                    continue;
+                };
+                let sum = sums.entry(head).or_default();
+                *sum = (sum.0 + drift * tokens, sum.1 + tokens);
+            }
+        }
+        let known = sums.into_iter().filter(|(_, (_, tokens))| *tokens > 0.0);
+        known
+            .map(|(head, (drift, tokens))| (head, drift / tokens))
+            .collect()
     }
 
     pub(super) fn status(&self) -> Vec<v1::DrafterStatus> {
@@ -212,6 +273,7 @@ impl Drafter {
             excluded_as: Failure::Loss,
             reason: String::new(),
             ready: false,
+            heads: Vec::new(),
         }
     }
 }

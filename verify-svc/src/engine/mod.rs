@@ -21,8 +21,9 @@ pub use request::{
 use crate::{
     Error, Result,
     drafters::{Drafters, LinkEvent},
+    metrics::Metrics,
 };
-use desk::{Desk, Place, Ticket};
+use desk::{Desk, Place, Ticket, Usage};
 use dssd_common::{kv::KvCache, model::Decoder, serve::ClientId, tokenizer::Tokenizer};
 use dssd_proto::v1;
 use scheduler::Scheduler;
@@ -172,6 +173,11 @@ impl EngineHandle {
         answer.await.map_err(|_| Error::Draining)
     }
 
+    /// How much of its room is taken, as the desk knows without a step.
+    pub(crate) fn usage(&self) -> Usage {
+        self.desk.usage()
+    }
+
     /// Refuses new work and what waits, and ends the thread when all that runs is done.
     pub fn drain(&self) {
         self.desk.drain();
@@ -199,4 +205,6 @@ pub struct EngineParts {
     pub prefix_cache: bool,
     /// Bounds.
     pub limits: EngineLimits,
+    /// Where steps are counted.
+    pub metrics: Arc<Metrics>,
 }

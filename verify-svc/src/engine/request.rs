@@ -1,8 +1,9 @@
 //! What the engine is asked for and what it answers.
 
+use crate::metrics::Call;
 use dssd_common::{exit::ExitRule, sampling::SamplingParams, serve::ClientId};
 use dssd_proto::v1;
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
 use tokio::sync::{mpsc, oneshot};
 
 /// Events of one generation. Their number is bounded by the generation's `max_new_tokens`,
@@ -40,6 +41,8 @@ pub struct GenerateRequest {
     pub deadline: Option<Instant>,
     /// Where events go. When the receiver is dropped the generation ends.
     pub events: EventSender,
+    /// Its account for metrics.
+    pub call: Arc<Call>,
 }
 
 impl GenerateRequest {
@@ -61,8 +64,10 @@ impl GenerateRequest {
             }),
             ..v1::FinishInfo::default()
         };
+        let event = Event::Finished(Box::new(info));
+        self.call.told(&event);
         // Nobody listens any more if the call was cancelled.
-        _ = self.events.send(Event::Finished(Box::new(info)));
+        _ = self.events.send(event);
     }
 
     /// Whether this is what `client` calls `request_id`.

@@ -11,6 +11,7 @@ use crate::{
     Error,
     drafters::Drafters,
     engine::{EngineHandle, ScoreRequest},
+    metrics::{Call, Metrics},
     served::Served,
 };
 use deadline::Deadline;
@@ -26,17 +27,24 @@ pub(crate) struct Server {
     engine: EngineHandle,
     served: Arc<Served>,
     drafters: Option<Drafters>,
+    metrics: Arc<Metrics>,
 }
 
 type Answer<T> = Result<Response<T>, Status>;
 type Messages = BoxStream<'static, Result<v1::GenerateStreamResponse, Status>>;
 
 impl Server {
-    pub(crate) fn new(engine: EngineHandle, served: Served, drafters: Option<Drafters>) -> Self {
+    pub(crate) fn new(
+        engine: EngineHandle,
+        served: Served,
+        drafters: Option<Drafters>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         Self {
             engine,
             served: Arc::new(served),
             drafters,
+            metrics,
         }
     }
 
@@ -47,12 +55,24 @@ impl Server {
         request: v1::GenerateRequest,
         deadline: Deadline,
     ) -> crate::Result<Messages> {
+        let call = self.metrics.call(deadline.instant());
+        let started = self.admit(client, request, deadline, Arc::clone(&call));
+        started.await.inspect_err(|error| call.rejected(error))
+    }
+
+    async fn admit(
+        &self,
+        client: ClientId,
+        request: v1::GenerateRequest,
+        deadline: Deadline,
+        call: Arc<Call>,
+    ) -> crate::Result<Messages> {
         self.engine.look(client)?;
         let checked = self
             .blocking(move |served| served.check_generate(request))
             .await?;
         let (events, received) = tokio::sync::mpsc::unbounded_channel();
-        let request = checked.into_engine_request(client, deadline.instant(), events);
+        let request = checked.into_engine_request(client, deadline.instant(), events, call);
         self.engine.generate(request.engine).await?;
         Ok(answer::messages(request.prompt_info, received))
     }
@@ -132,7 +152,8 @@ impl Generation for Server {
         let client = ClientId::of_call(&request);
         let scored = async {
             let request = request.into_inner();
-            Ok(self.score_tokens(client, request, deadline).await?)
+            let scored = self.score_tokens(client, request, deadline).await;
+            Ok(scored.inspect_err(|error| self.metrics.rejected(error))?)
         };
         deadline.bound(scored).await.map(Response::new)
     }

@@ -4,6 +4,7 @@ use super::prompt::{Prompt, check_logprobs, no_tokenizer};
 use crate::{
     Error, Result,
     engine::{DraftRequest, EventSender, GenerateRequest, StopRules},
+    metrics::Call,
     served::Served,
 };
 use dssd_common::{
@@ -12,7 +13,7 @@ use dssd_common::{
     serve::ClientId,
 };
 use dssd_proto::v1::{self, Speculation, SpeculationMode};
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
 
 /// Longest name of a generation, in bytes.
 const MAX_REQUEST_ID: usize = 256;
@@ -192,6 +193,7 @@ impl CheckedRequest {
         client: ClientId,
         deadline: Option<Instant>,
         events: EventSender,
+        call: Arc<Call>,
     ) -> Admission {
         let settings = self.open.sampling.as_ref();
         let max_new_tokens = settings.map_or(0, |settings| settings.max_new_tokens as usize);
@@ -219,6 +221,7 @@ impl CheckedRequest {
                 trace: self.trace,
                 deadline,
                 events,
+                call,
             },
             prompt_info: self.prompt_info,
         }

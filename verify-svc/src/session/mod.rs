@@ -31,7 +31,7 @@ use dssd_proto::v1::{
 
 use back_off::{BackOff, Pause};
 pub use nonsense::Nonsense;
-pub use statistics::Statistics;
+pub use statistics::{News, Statistics};
 use stream::{Receipt, Stream};
 
 /// What the next round of a generation can be.
@@ -141,6 +141,11 @@ impl VerifySession {
         &self.statistics
     }
 
+    /// What happened since this was asked for last: to be asked after every round, and at the end.
+    pub fn take_news(&mut self) -> News {
+        std::mem::take(&mut self.statistics.news)
+    }
+
     /// Takes a message of the attached stream, and returns what to answer. After an error the
     /// session is detached: drop the stream and exclude the drafter for a while. The `load` in
     /// messages is the caller's to read.
@@ -228,7 +233,8 @@ impl VerifySession {
         if !request.late {
             request.late = true;
             self.statistics.late_proposals += 1;
-            self.statistics.draft_wait += request.deadline.saturating_sub(request.sent);
+            let waited = request.deadline.saturating_sub(request.sent);
+            self.statistics.count_wait(waited, Duration::ZERO);
             self.statistics.back_offs += u64::from(self.back_off.late());
         }
         Next::Plain(PlainReason::Late)
@@ -244,7 +250,7 @@ impl VerifySession {
     ) -> Option<VerifierMessage> {
         match (self.round.take(), accepted) {
             (Some(Next::Verify(proposal)), Some(accepted)) => {
-                self.close_verified(&proposal, accepted);
+                self.close_verified(proposal, accepted);
             }
             (Some(Next::Plain(reason)), None) => self.statistics.count_plain(reason),
             // What a prefill gave is no round.
@@ -271,7 +277,7 @@ impl VerifySession {
     }
 
     /// The drafter may be gone, or another one attached, since the proposal came.
-    fn close_verified(&mut self, proposal: &Proposal, accepted: usize) {
+    fn close_verified(&mut self, proposal: Proposal, accepted: usize) {
         let accepted = accepted.min(proposal.tokens.len());
         if accepted > 0 {
             self.pause.accepted();

@@ -44,6 +44,23 @@ pub struct Statistics {
     pub draft_wait: Duration,
     /// Part of `draft_wait` that drafters did not spend on drafting.
     pub wire: Duration,
+    /// What is new since somebody asked.
+    pub(super) news: News,
+}
+
+/// What happened in a round, for whoever counts over all generations.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct News {
+    /// The verified draft, and how many of its tokens were right.
+    pub draft: Option<(Proposal, usize)>,
+    /// Why the round was plain.
+    pub plain: Option<PlainReason>,
+    /// Proposals that were not used.
+    pub stale_proposals: u64,
+    /// Time from the request to the proposal or the deadline.
+    pub waited: Option<Duration>,
+    /// Part of it that the drafter did not spend on drafting.
+    pub wire: Duration,
 }
 
 impl Statistics {
@@ -87,18 +104,27 @@ impl Statistics {
         }
     }
 
+    pub(super) fn count_wait(&mut self, waited: Duration, wire: Duration) {
+        self.draft_wait += waited;
+        self.wire += wire;
+        self.news.waited = Some(waited);
+        self.news.wire = wire;
+    }
+
     pub(super) fn count_receipt(&mut self, receipt: &Receipt) {
         match receipt {
-            Receipt::Taken { waited, wire } => {
-                self.draft_wait += *waited;
-                self.wire += *wire;
-            }
+            Receipt::Taken { waited, wire } => self.count_wait(*waited, *wire),
             Receipt::TakenLate => {}
-            Receipt::Stale => self.stale_proposals += 1,
+            Receipt::Stale => self.count_stale(1),
         }
     }
 
-    pub(super) fn count_draft(&mut self, proposal: &Proposal, accepted: usize) {
+    fn count_stale(&mut self, proposals: u64) {
+        self.stale_proposals += proposals;
+        self.news.stale_proposals += proposals;
+    }
+
+    pub(super) fn count_draft(&mut self, proposal: Proposal, accepted: usize) {
         self.num_drafts += 1;
         self.num_draft_tokens += proposal.tokens.len() as u64;
         self.num_accepted_tokens += accepted as u64;
@@ -107,16 +133,18 @@ impl Statistics {
         for token in &proposal.tokens {
             *self.exit_heads.entry(token.exit_head).or_default() += 1;
         }
+        self.news.draft = Some((proposal, accepted));
     }
 
     /// A proposal that came after its round had begun plainly. Empty ones are the reason of a
     /// plain round, and counted there.
     pub(super) fn count_unused(&mut self, proposal: Option<Proposal>) {
         let unused = proposal.is_some_and(|proposal| !proposal.tokens.is_empty());
-        self.stale_proposals += u64::from(unused);
+        self.count_stale(u64::from(unused));
     }
 
     pub(super) fn count_plain(&mut self, reason: PlainReason) {
         *self.plain_rounds.entry(reason).or_default() += 1;
+        self.news.plain = Some(reason);
     }
 }

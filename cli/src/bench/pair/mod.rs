@@ -261,7 +261,7 @@ async fn drafter(
     config.serve.max_draft_tokens = longest.unwrap_or(config.serve.max_draft_tokens);
     let checkpoint = Arc::clone(&subject.checkpoint);
     Service::spawn(pair::listener().await?, async move |listener, shutdown| {
-        Ok(draft_svc::run_with(config, checkpoint, tokenizer, listener, shutdown).await?)
+        Ok(draft_svc::run_with(config, checkpoint, tokenizer, listener.into(), shutdown).await?)
     })
 }
 
@@ -280,7 +280,7 @@ pub(crate) async fn verifier(
     change(&mut config);
     let checkpoint = Arc::clone(&subject.checkpoint);
     Service::spawn(pair::listener().await?, async move |listener, shutdown| {
-        Ok(verify_svc::run_with(config, checkpoint, tokenizer, listener, shutdown).await?)
+        Ok(verify_svc::run_with(config, checkpoint, tokenizer, listener.into(), shutdown).await?)
     })
 }
 

@@ -60,6 +60,9 @@ impl Scheduler {
                 break;
             }
             busy = self.step();
+            let usage = self.parts.kv.usage();
+            let taken = usage.reserved_blocks as f64 / usage.total_blocks.max(1) as f64;
+            self.parts.metrics.usage(self.sequences.len(), taken);
         }
         for index in (0..self.sequences.len()).rev() {
             self.end(index, Error::Draining.into());

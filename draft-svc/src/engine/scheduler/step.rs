@@ -9,7 +9,7 @@ use crate::{
     },
 };
 use dssd_common::{kv::KvCache, model::Span};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tonic::Status;
 
 /// Rows of a step of work ahead: a Commit that comes meanwhile waits for few.
@@ -119,6 +119,7 @@ impl Scheduler {
         let begun = Instant::now();
         let states = parts.decoder.advance(&mut parts.kv, band, &spans)?;
         let pass_seconds = begun.elapsed().as_secs_f64();
+        let rows = placed.iter().map(|(_, _, rows, _)| rows).sum();
         hidden.clear();
         let mut row = 0;
         let mut readers = Vec::new();
@@ -137,6 +138,11 @@ impl Scheduler {
             .decoder
             .kernels()
             .summarize(logits, vocabulary, summaries);
+        let pass_time = Duration::from_secs_f64(pass_seconds) + begun.elapsed();
+        parts.metrics.step(rows, pass_time);
+        for summary in summaries.iter() {
+            parts.metrics.entropy(band, summary.entropy);
+        }
         if placed
             .iter()
             .all(|(_, _, rows, want)| *rows == 1 && want.decides)

@@ -9,7 +9,7 @@ use crate::{
     },
     session::DraftSession,
 };
-use dssd_proto::v1::{DrafterMessage, VerifierMessage, verifier_message};
+use dssd_proto::v1::{DrafterMessage, VerifierMessage, drafter_message, verifier_message};
 use tonic::Status;
 
 impl Scheduler {
@@ -87,6 +87,9 @@ impl Scheduler {
 
     pub(super) fn send(&mut self, index: usize, message: Option<DrafterMessage>) {
         let Some(message) = message else { return };
+        if matches!(message.message, Some(drafter_message::Message::Resync(_))) {
+            self.parts.metrics.resync();
+        }
         // A verifier that does not read its messages, or is gone, is done with.
         if self.sequences[index].outbox.try_send(Ok(message)).is_err() {
             self.remove(index);

@@ -302,11 +302,32 @@ impl Desk {
         }
     }
 
+    /// How much is taken.
+    pub(super) fn usage(&self) -> Usage {
+        let (running, waiting, free) = self.load();
+        Usage {
+            running,
+            waiting,
+            kv_ratio: 1.0 - free as f64 / self.blocks.max(1) as f64,
+        }
+    }
+
     /// Sequences that have room, requests that wait, and KV blocks that nobody has reserved.
     pub(super) fn load(&self) -> (usize, usize, usize) {
         let state = self.lock();
         (state.running, state.queue.len(), state.free_blocks)
     }
+}
+
+/// How much is taken.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Usage {
+    /// Sequences that have room.
+    pub(crate) running: usize,
+    /// Requests that wait for it.
+    pub(crate) waiting: usize,
+    /// Reserved share of all KV blocks.
+    pub(crate) kv_ratio: f64,
 }
 
 impl State {

@@ -66,6 +66,7 @@ impl Engine {
             trace: false,
             deadline: None,
             events,
+            call: Arc::default(),
         };
         let ticket = self.desk.enter_generate(request, reply)?;
         Ok(Asked {

@@ -208,8 +208,10 @@ impl Generation {
         }
     }
 
-    /// Counts which layers were computed, while the cache still knows.
+    /// Counts which layers were computed, while the cache still knows, and what came after the
+    /// last round.
     pub(super) fn settle(&mut self, kv: &KvCache) {
+        self.count();
         let first = self.request.prompt.len() + self.request.resumed.len() - 1;
         if let Some(early_exit) = &mut self.early_exit {
             early_exit.settle(kv, self.sequence, first);
@@ -292,11 +294,21 @@ impl Generation {
         outcome: &Outcome,
         hints: &RoundHints,
     ) -> Option<v1::VerifierMessage> {
-        self.session
-            .committed(&outcome.committed, outcome.accepted, hints)
+        let message = self
+            .session
+            .committed(&outcome.committed, outcome.accepted, hints);
+        self.count();
+        message
+    }
+
+    /// Counts what is new, over all generations.
+    fn count(&mut self) {
+        let news = self.session.take_news();
+        self.request.call.metrics().round(&news);
     }
 
     pub(super) fn emit(&self, event: Event) {
+        self.request.call.told(&event);
         // A closed channel is noticed at the next step.
         _ = self.request.events.send(event);
     }

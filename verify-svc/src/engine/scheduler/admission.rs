@@ -9,6 +9,7 @@ use crate::{
         request::{Event, GenerateRequest, ScoreRequest},
         scoring::Scoring,
     },
+    metrics::DrafterError,
 };
 use dssd_common::{
     kv::{PrefixKey, SequenceId},
@@ -21,6 +22,8 @@ impl Scheduler {
     pub(super) fn admit(&mut self, request: GenerateRequest, place: Place) -> Result<()> {
         let key = GenerationKey(self.next_key);
         self.next_key += 1;
+        let resumed = !request.resumed.is_empty();
+        request.call.admitted(place.queued(), resumed);
         tracing::debug!(request_id = request.request_id, queued = ?place.queued(), "admitted");
         let text = self
             .parts
@@ -83,7 +86,7 @@ impl Scheduler {
                 self.remove(index)
                     .emit(Event::Failed(Error::DeadlineExceeded));
             } else if let Some(reason) = self.generations[index].gives_drafter_up(now) {
-                self.replace_drafter(index, reason);
+                self.replace_drafter(index, DrafterError::Silent, reason);
             }
         }
         for index in (0..self.scorings.len()).rev() {

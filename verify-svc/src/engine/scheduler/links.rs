@@ -4,6 +4,7 @@ use super::Scheduler;
 use crate::{
     drafters::{Drafters, LinkEvent},
     engine::{LinkKey, generation::Generation, link::Link},
+    metrics::DrafterError,
 };
 use dssd_proto::v1;
 use std::{net::SocketAddr, time::Instant};
@@ -67,7 +68,7 @@ impl Scheduler {
                     }
                 }
                 Err(nonsense) => {
-                    self.replace_drafter(index, &nonsense.to_string());
+                    self.replace_drafter(index, DrafterError::Fault, &nonsense.to_string());
                 }
             },
             LinkEvent::Lost => {
@@ -82,9 +83,9 @@ impl Scheduler {
     }
 
     /// Leaves the drafter of a generation out for a while, and asks for another one.
-    pub(super) fn replace_drafter(&mut self, index: usize, reason: &str) {
+    pub(super) fn replace_drafter(&mut self, index: usize, error: DrafterError, reason: &str) {
         if let Some((drafters, address)) = self.drafter_of(index) {
-            drafters.exclude(address, reason);
+            drafters.exclude(address, error, reason);
         }
         self.generations[index].session.on_lost();
         self.attach(index);

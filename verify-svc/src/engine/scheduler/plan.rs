@@ -2,7 +2,7 @@
 //! filled, in fair shares.
 
 use super::Scheduler;
-use crate::engine::work::{Turn, Work};
+use crate::engine::work::{Turn, Work, WorkKind};
 use std::{cmp::Reverse, collections::HashSet, time::Duration};
 
 /// One row in so many is kept for filling, so that no number of decoding generations can keep
@@ -19,6 +19,13 @@ pub(super) struct Batch {
 impl Batch {
     pub(super) fn rows(&self) -> usize {
         self.work.iter().map(|(_, work)| work.rows).sum::<usize>() + self.scoring.len()
+    }
+
+    /// Rows of verifications among them.
+    pub(super) fn verified_rows(&self) -> usize {
+        let verify = |work: &&Work| matches!(work.kind, WorkKind::Verify(_));
+        let works = self.work.iter().map(|(_, work)| work);
+        works.filter(verify).map(|work| work.rows).sum()
     }
 }
 

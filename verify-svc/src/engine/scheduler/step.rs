@@ -51,6 +51,9 @@ impl Scheduler {
         let most = parts.limits.max_step_rows;
         let passages = pass.run(&mut parts.decoder, &mut parts.kv, &passengers, most)?;
         let seconds = begun.elapsed();
+        parts
+            .metrics
+            .step(batch.rows(), batch.verified_rows(), seconds);
         if pass.is_complete() {
             self.cost.observe(batch.rows(), seconds.as_secs_f64());
         }

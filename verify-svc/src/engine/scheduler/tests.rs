@@ -52,6 +52,7 @@ impl ByHand {
             drafters: None,
             prefix_cache: true,
             limits: LIMITS,
+            metrics: Arc::default(),
         };
         Self {
             scheduler: Scheduler::new(parts, handle),
@@ -90,6 +91,7 @@ impl ByHand {
             trace: false,
             deadline: None,
             events,
+            call: Arc::default(),
         };
         let (reply, _) = oneshot::channel();
         let desk = Arc::clone(&self.scheduler.handle.desk);

@@ -1,0 +1,215 @@
+//! The account of one request to generate, from its arrival to its end.
+
+use super::Metrics;
+use crate::{Error, engine::Event};
+use dssd_proto::v1::{self, FinishReason};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+/// How a generation ended; the first ones as clients are told.
+#[derive(Clone, Copy, Debug)]
+enum Ending {
+    Stop,
+    Length,
+    Aborted,
+    Cancelled,
+    DeadlineExceeded,
+    Unavailable,
+    Error,
+}
+
+pub(super) const ENDINGS: [&str; 7] = [
+    "stop",
+    "length",
+    "aborted",
+    "cancelled",
+    "deadline_exceeded",
+    "unavailable",
+    "error",
+];
+
+pub(super) const REJECTIONS: [&str; 6] = [
+    "invalid_argument",
+    "already_exists",
+    "no_room",
+    "failed_precondition",
+    "draining",
+    "internal",
+];
+
+/// The index in [`REJECTIONS`] of why a request was refused.
+pub(super) fn rejection(error: &Error) -> usize {
+    use dssd_common::Error as Common;
+    match error {
+        Error::InvalidField { .. } | Error::Common(Common::InvalidParameter { .. }) => 0,
+        Error::RequestIdInUse(_) => 1,
+        Error::NoRoom { .. } | Error::Common(Common::OutOfKvBlocks { .. }) => 2,
+        Error::Precondition { .. } => 3,
+        Error::Draining => 4,
+        _ => 5,
+    }
+}
+
+/// One request. It is counted once: when its end is told, or when nobody holds it any more.
+#[derive(Debug)]
+pub struct Call {
+    metrics: Arc<Metrics>,
+    arrived: Instant,
+    deadline: Option<Instant>,
+    /// Nanoseconds from arrival to the newest tokens; 0 before the first.
+    newest: AtomicU64,
+    ended: AtomicBool,
+}
+
+impl Default for Call {
+    /// One that nobody looks at.
+    fn default() -> Self {
+        Self::new(Arc::default(), None)
+    }
+}
+
+impl Call {
+    pub(super) fn new(metrics: Arc<Metrics>, deadline: Option<Instant>) -> Self {
+        Self {
+            metrics,
+            arrived: Instant::now(),
+            deadline,
+            newest: AtomicU64::new(0),
+            ended: AtomicBool::new(false),
+        }
+    }
+
+    /// Where its rounds are counted.
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// It is refused.
+    pub(crate) fn rejected(&self, error: &Error) {
+        if !self.ended.swap(true, Relaxed) {
+            self.metrics.rejected(error);
+        }
+    }
+
+    /// It has room, after waiting for it.
+    pub(crate) fn admitted(&self, queued: Duration, resumed: bool) {
+        self.metrics.queue_time.observe(queued.as_secs_f64());
+        self.metrics.resumed.inc_by(u64::from(resumed));
+    }
+
+    /// Its client is told this.
+    pub(crate) fn told(&self, event: &Event) {
+        match event {
+            Event::Tokens(tokens) => self.tokens(tokens.token_ids.len()),
+            Event::Round(_) => {}
+            Event::Finished(info) => self.finished(info),
+            Event::Failed(Error::DeadlineExceeded) => self.end(Ending::DeadlineExceeded),
+            Event::Failed(Error::Draining) => self.end(Ending::Unavailable),
+            Event::Failed(_) => self.end(Ending::Error),
+        }
+    }
+
+    fn tokens(&self, count: usize) {
+        let now = self.arrived.elapsed();
+        let nanos = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
+        let before = self.newest.swap(nanos, Relaxed);
+        let mut count = count;
+        if before == 0 && count > 0 {
+            self.metrics.time_to_first_token.observe(now.as_secs_f64());
+            count -= 1;
+        }
+        // Tokens of one round come together: each has its share of the time since the last round.
+        let since = match before {
+            0 => Duration::ZERO,
+            before => Duration::from_nanos(nanos.saturating_sub(before)),
+        };
+        let share = since.as_secs_f64() / count.max(1) as f64;
+        (0..count).for_each(|_| self.metrics.inter_token_latency.observe(share));
+    }
+
+    fn finished(&self, info: &v1::FinishInfo) {
+        if info.lossy && !self.ended.load(Relaxed) {
+            self.metrics.lossy_requests.inc();
+            let heads = info.early_exit.iter().flat_map(|exit| &exit.exit_heads);
+            for left in heads {
+                let head = left.exit_head as usize;
+                self.metrics.early_exit_tokens.add(head, left.count);
+            }
+        }
+        self.end(match info.finish_reason() {
+            FinishReason::Stop => Ending::Stop,
+            FinishReason::Length => Ending::Length,
+            FinishReason::Aborted => Ending::Aborted,
+            FinishReason::Unspecified => Ending::Error,
+        });
+    }
+
+    fn end(&self, ending: Ending) {
+        if !self.ended.swap(true, Relaxed) {
+            self.metrics.requests.add(ending as usize, 1);
+            let whole = self.arrived.elapsed();
+            self.metrics.e2e_latency.observe(whole.as_secs_f64());
+        }
+    }
+}
+
+impl Drop for Call {
+    /// Whoever asked is gone, or its time is over.
+    fn drop(&mut self) {
+        let over = self.deadline.is_some_and(|at| at <= Instant::now());
+        self.end(match over {
+            true => Ending::DeadlineExceeded,
+            false => Ending::Cancelled,
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ended(metrics: &Metrics) -> Vec<(&'static str, u64)> {
+        let count = |(index, name)| {
+            let count = metrics.requests.at(index).unwrap().get();
+            (count > 0).then_some((name, count))
+        };
+        ENDINGS.into_iter().enumerate().filter_map(count).collect()
+    }
+
+    #[test]
+    fn a_call_counts_once_however_it_ends() {
+        let metrics = Arc::new(Metrics::default());
+        drop(metrics.call(None));
+        assert_eq!(ended(&metrics), [("cancelled", 1)]);
+        drop(metrics.call(Some(Instant::now())));
+        assert_eq!(
+            ended(&metrics),
+            [("cancelled", 1), ("deadline_exceeded", 1)]
+        );
+        let call = metrics.call(None);
+        call.rejected(&Error::Draining);
+        drop(call);
+        assert_eq!(ended(&metrics).len(), 2, "refused, so not ended");
+        let call = metrics.call(None);
+        call.told(&Event::Failed(Error::Draining));
+        drop(call);
+        assert_eq!(ended(&metrics).last(), Some(&("unavailable", 1)));
+    }
+
+    #[test]
+    fn tokens_that_come_together_share_the_time() {
+        let metrics = Arc::new(Metrics::default());
+        let call = metrics.call(None);
+        call.tokens(1);
+        call.tokens(4);
+        assert_eq!(metrics.time_to_first_token.count(), 1);
+        assert_eq!(metrics.inter_token_latency.count(), 4);
+        let decoding = call.arrived.elapsed().as_secs_f64();
+        assert!(metrics.inter_token_latency.sum() <= decoding);
+    }
+}
