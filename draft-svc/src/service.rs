@@ -42,19 +42,25 @@ pub async fn run_with(
     listener: TcpListener,
     shutdown: CancellationToken,
 ) -> Result<()> {
-    let (drain_timeout, reflection) = (config.serve.drain_timeout, config.serve.reflection);
+    let (drain, reflection) = (config.serve.drain(), config.serve.reflection);
+    let door = config
+        .serve
+        .door
+        .build::<DraftingServer<Server>>(&["Draft"])?;
     let parts = load_blocking(move || load(&config, &checkpoint, tokenizer.as_deref())).await?;
     let info = describe(&parts);
-    let front = Front::new::<DraftingServer<Server>>(reflection, FILE_DESCRIPTOR_SET).await?;
+    let front =
+        Front::new::<DraftingServer<Server>>(&door, reflection, FILE_DESCRIPTOR_SET).await?;
     let (engine, thread) = EngineHandle::start(parts)?;
     let server = DraftingServer::new(Server::new(engine.clone(), info))
         .max_decoding_message_size(MAX_MESSAGE_BYTES);
     let service = Service {
         router: front.router.add_service(server),
+        door,
         health: front.health,
         engine,
         thread,
-        drain_timeout,
+        drain,
     };
     Ok(service.run(listener, shutdown).await?)
 }

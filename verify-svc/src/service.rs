@@ -18,6 +18,15 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+/// The calls that work for a client, which --max-streams-per-token counts.
+const COUNTED: [&str; 5] = [
+    "Generate",
+    "GenerateStream",
+    "Score",
+    "Tokenize",
+    "Detokenize",
+];
+
 /// Loads the model that `config` names and serves it on `listener` until `shutdown`.
 ///
 /// # Errors
@@ -39,10 +48,16 @@ pub async fn run_with(
     listener: TcpListener,
     shutdown: CancellationToken,
 ) -> Result<()> {
+    let door = config
+        .serve
+        .door
+        .build::<GenerationServer<Server>>(&COUNTED)?;
+    let dialer = config.dial.dialer(&config.drafts)?;
+    let drain = config.serve.drain();
     let settings = config.clone();
     let (served, loaded) = load_blocking(move || load(&settings, &checkpoint, tokenizer)).await?;
     let front =
-        Front::new::<GenerationServer<Server>>(config.serve.reflection, FILE_DESCRIPTOR_SET)
+        Front::new::<GenerationServer<Server>>(&door, config.serve.reflection, FILE_DESCRIPTOR_SET)
             .await?;
     let limits = EngineLimits {
         max_sequences: config.serve.max_sequences,
@@ -54,7 +69,8 @@ pub async fn run_with(
     // Names are resolved as long as generations may run, so beyond the shutdown.
     let ended = CancellationToken::new();
     let _ended = ended.clone().drop_guard();
-    let drafters = (!config.drafts.is_empty()).then(|| Drafters::start(config.drafts, ended));
+    let names = config.drafts;
+    let drafters = (!names.is_empty()).then(|| Drafters::start(names, dialer, ended));
     let (engine, thread) = EngineHandle::start(EngineParts {
         decoder: loaded.decoder,
         kv: loaded.kv,
@@ -66,10 +82,11 @@ pub async fn run_with(
     let server = GenerationServer::new(server).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let service = Service {
         router: front.router.add_service(server),
+        door,
         health: front.health,
         engine,
         thread,
-        drain_timeout: config.serve.drain_timeout,
+        drain,
     };
     Ok(service.run(listener, shutdown).await?)
 }

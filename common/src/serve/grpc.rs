@@ -1,16 +1,19 @@
 //! Health and reflection beside a service, and the settings of its connections.
 
-use super::Switch;
+use super::{Door, Switch, gate::Gate};
 use crate::{Error, Result};
 use std::time::Duration;
 use tonic::{
     server::NamedService,
-    transport::{Server, server::Router},
+    transport::{Server, server},
 };
 use tonic_health::{ServingStatus, server::HealthReporter};
+use tower::layer::util::{Identity, Stack};
 
 /// Largest message that is read: the tokens of the longest contexts, and far below what hurts.
 pub const MAX_MESSAGE_BYTES: usize = 16 << 20;
+/// Most bytes of a call's metadata, names included.
+const MAX_METADATA_BYTES: u32 = 16 << 10;
 /// Open calls of one connection; more wait.
 const MAX_STREAMS: u32 = 1024;
 /// A peer that vanished without a word is noticed within these two.
@@ -35,6 +38,9 @@ impl Health {
     }
 }
 
+/// Services behind a gate.
+pub type Router = server::Router<Stack<Gate, Identity>>;
+
 /// What stands around one gRPC service.
 pub struct Front {
     /// Its state; not ready at first.
@@ -48,19 +54,28 @@ impl Front {
     ///
     /// # Errors
     /// If the descriptors are no such set.
-    pub async fn new<S: NamedService>(reflection: Switch, descriptors: &[u8]) -> Result<Self> {
+    pub async fn new<S: NamedService>(
+        door: &Door,
+        reflection: Switch,
+        descriptors: &[u8],
+    ) -> Result<Self> {
         let (reporter, health_service) = tonic_health::server::health_reporter();
         let health = Health {
             reporter,
             service: S::NAME,
         };
         health.set_ready(false).await;
-        let mut router = Server::builder()
+        let builder = Server::builder()
             .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
             .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
             .http2_max_pending_accept_reset_streams(Some(MAX_STREAMS as usize))
-            .max_concurrent_streams(Some(MAX_STREAMS))
-            .add_service(health_service);
+            .http2_max_header_list_size(MAX_METADATA_BYTES)
+            .max_concurrent_streams(Some(MAX_STREAMS));
+        let builder = match door.age {
+            Some(age) => builder.max_connection_age(age),
+            None => builder,
+        };
+        let mut router = builder.layer(door.gate.clone()).add_service(health_service);
         if reflection == Switch::On {
             let builder = || {
                 tonic_reflection::server::Builder::configure()

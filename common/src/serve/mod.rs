@@ -3,20 +3,34 @@
 
 mod args;
 mod client;
+mod connection;
+mod door;
+mod gate;
 mod grpc;
+mod incoming;
 mod life;
 mod logging;
 mod memory;
 mod model;
 mod process;
+mod seats;
+mod secret;
 mod settings;
+mod tls;
+mod tokens;
+mod watched;
 
 pub use args::{ServeArgs, check_positive, default_settings, or_else};
 pub use client::ClientId;
-pub use grpc::{Front, Health, MAX_MESSAGE_BYTES};
-pub use life::{Engine, Service, cancelled_on_signal, listen};
+pub use door::{Door, DoorArgs, needs};
+pub use gate::{Gate, Gated};
+pub use grpc::{Front, Health, MAX_MESSAGE_BYTES, Router};
+pub use life::{Drain, Engine, Service, cancelled_on_signal, listen};
 pub use logging::{init_logging, warn_unknown_variables};
 pub use memory::KvMemory;
 pub use model::{LoadedModel, ModelSettings, open_model};
 pub use process::{ServiceError, load_blocking, run_process};
+pub use secret::Secret;
 pub use settings::{Dtype, LogFormat, Switch, WorkAhead, parse_seconds};
+pub use tls::{Dialer, DialerSettings, Wire};
+pub use tokens::Bearer;

@@ -11,7 +11,7 @@ use dssd_proto::v1::{
     self, GenerateRequest, Speculation, SpeculationMode, TokenIds, generate_request::Prompt,
     generation_client::GenerationClient,
 };
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Uri};
@@ -58,6 +58,7 @@ pub(crate) async fn verifier_of(
     config.serve.threads = Some(1);
     // Tests of what becomes of drafts want some, whether they pay here or not.
     config.serve.policy = Some("fixed:0:2".to_owned());
+    config.serve.drain_delay = Duration::ZERO;
     change(&mut config);
     let (listener, address) = listener("127.0.0.1:0").await;
     let shutdown = CancellationToken::new();
@@ -161,7 +162,7 @@ pub(crate) async fn becomes_idle(client: &mut GenerationClient<Channel>) {
             }
         }
     };
-    tokio::time::timeout(std::time::Duration::from_secs(20), idle)
+    tokio::time::timeout(Duration::from_secs(20), idle)
         .await
         .expect("the engine frees what nobody wants");
 }

@@ -1,13 +1,16 @@
 //! The drafters that this verifier knows: found by name, balanced, left out for a while when
 //! they fail, and found again.
 
+mod args;
 mod exclusion;
 mod link;
 mod table;
 
+pub use args::DialArgs;
 pub use link::{LinkEvent, LinkSender};
 
 use crate::engine::{EngineHandle, LinkKey};
+use dssd_common::serve::Dialer;
 use dssd_proto::v1;
 use exclusion::Failure;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -29,9 +32,9 @@ pub struct Drafters {
 
 impl Drafters {
     /// Starts to resolve `names` (`http://host:port`) until `shutdown`, on the runtime that this
-    /// is called on.
-    pub fn start(names: Vec<Uri>, shutdown: CancellationToken) -> Self {
-        let table = Arc::new(Table::default());
+    /// is called on. `dialer` reaches what they resolve to.
+    pub fn start(names: Vec<Uri>, dialer: Dialer, shutdown: CancellationToken) -> Self {
+        let table = Arc::new(Table::new(dialer));
         let resolving = Arc::clone(&table);
         tokio::spawn(async move {
             let mut ticks = tokio::time::interval(RESOLVE_INTERVAL);

@@ -1,30 +1,26 @@
 //! What is known of each drafter.
 
 use super::exclusion::{self, Failure, Record};
+use dssd_common::serve::{Dialer, Wire};
 use dssd_proto::v1;
 use rand::seq::IndexedRandom as _;
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
     sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
 };
 use tokio::{sync::Notify, time::Instant};
-use tonic::transport::{Channel, Endpoint, Uri};
-
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
+use tonic::transport::Uri;
 
 /// All drafters by address.
-#[derive(Default)]
 pub(super) struct Table {
+    dialer: Dialer,
     drafters: Mutex<BTreeMap<SocketAddr, Drafter>>,
     changed: Notify,
 }
 
 struct Drafter {
-    channel: Channel,
+    wire: Wire,
     streams: usize,
     load: v1::DrafterLoad,
     vanished: bool,
@@ -73,6 +69,15 @@ impl Drafter {
 }
 
 impl Table {
+    /// No drafters yet; `dialer` is to reach those that come.
+    pub(super) fn new(dialer: Dialer) -> Self {
+        Self {
+            dialer,
+            drafters: Mutex::default(),
+            changed: Notify::new(),
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, BTreeMap<SocketAddr, Drafter>> {
         // No code panics while it holds the lock, and every state of the table is a valid one.
         self.drafters.lock().unwrap_or_else(PoisonError::into_inner)
@@ -85,10 +90,8 @@ impl Table {
         for (address, name) in found {
             match drafters.get_mut(address) {
                 Some(drafter) => drafter.vanished = false,
-                None => match endpoint(*address, name) {
-                    Ok(endpoint) => {
-                        _ = drafters.insert(*address, Drafter::new(endpoint.connect_lazy()))
-                    }
+                None => match self.dialer.wire_at(*address, name) {
+                    Ok(wire) => _ = drafters.insert(*address, Drafter::new(wire)),
                     Err(error) => {
                         tracing::warn!(%address, %error, "drafter address cannot be dialled")
                     }
@@ -108,7 +111,7 @@ impl Table {
     }
 
     /// The less busy of two random candidates; waits for one. The choice counts as a stream.
-    pub(super) async fn choose(&self) -> (SocketAddr, Channel) {
+    pub(super) async fn choose(&self) -> (SocketAddr, Wire) {
         loop {
             let changed = self.changed.notified();
             if let Some(choice) = self.try_choose() {
@@ -119,7 +122,7 @@ impl Table {
         }
     }
 
-    fn try_choose(&self) -> Option<(SocketAddr, Channel)> {
+    fn try_choose(&self) -> Option<(SocketAddr, Wire)> {
         let mut drafters = self.lock();
         let now = Instant::now();
         let candidates: Vec<SocketAddr> = drafters
@@ -132,7 +135,7 @@ impl Table {
             .min_by_key(|address| drafters.get(address).map_or(usize::MAX, Drafter::busyness))?;
         let drafter = drafters.get_mut(&address)?;
         drafter.streams += 1;
-        Some((address, drafter.channel.clone()))
+        Some((address, drafter.wire.clone()))
     }
 
     /// A stream has ended.
@@ -201,9 +204,9 @@ impl Table {
 }
 
 impl Drafter {
-    fn new(channel: Channel) -> Self {
+    fn new(wire: Wire) -> Self {
         Self {
-            channel,
+            wire,
             streams: 0,
             load: v1::DrafterLoad::default(),
             vanished: false,
@@ -214,15 +217,4 @@ impl Drafter {
             ready: false,
         }
     }
-}
-
-fn endpoint(address: SocketAddr, name: &Uri) -> Result<Endpoint, tonic::transport::Error> {
-    let endpoint = Endpoint::from_shared(format!("http://{address}"))?
-        .origin(name.clone())
-        .connect_timeout(CONNECT_TIMEOUT)
-        .tcp_nodelay(true)
-        .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
-        .keep_alive_timeout(KEEPALIVE_TIMEOUT)
-        .keep_alive_while_idle(true);
-    Ok(endpoint)
 }
