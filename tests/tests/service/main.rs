@@ -7,15 +7,21 @@
 )]
 
 mod admission;
+mod age;
 mod api;
 mod drafter;
+mod draining;
 mod early_exit;
 mod ending;
 mod exclusion;
 mod folders;
 mod pair;
+mod pki;
 mod reflection;
 mod refusals;
+mod rotation;
+mod shares;
 mod soak;
+mod strangers;
 mod support;
 mod work_ahead;

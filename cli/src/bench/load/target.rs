@@ -2,10 +2,12 @@
 
 use crate::{
     client::failure,
+    connect::ConnectArgs,
     generate::endpoint,
     pair::{self, Model, Service},
 };
 use anyhow::{Context as _, Result, ensure};
+use dssd_common::serve::{Dialer, Wire};
 use dssd_proto::v1::{
     GetModelInfoRequest, GetServerInfoRequest, TokenizeRequest, generation_client::GenerationClient,
 };
@@ -13,14 +15,10 @@ use std::{
     path::PathBuf,
     time::{Duration, Instant},
 };
-use tonic::{
-    Code,
-    transport::{Channel, Endpoint, Uri},
-};
+use tonic::{Code, transport::Uri};
 
 /// Calls of one connection: servers may hold more back than that, and the time would look like theirs.
 const CALLS_PER_CONNECTION: usize = 100;
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -39,13 +37,15 @@ pub(super) struct TargetArgs {
     /// Generations at once that the services in this process take [default: theirs].
     #[arg(long, value_name = "N", conflicts_with = "endpoints")]
     max_sequences: Option<std::num::NonZero<usize>>,
+    #[command(flatten)]
+    connect: ConnectArgs,
 }
 
 /// The servers, and connections to them.
 pub(super) struct Target {
     /// Their addresses; none where they are in this process.
     pub(super) endpoints: Vec<String>,
-    connections: Vec<GenerationClient<Channel>>,
+    connections: Vec<GenerationClient<Wire>>,
     services: Vec<Service>,
 }
 
@@ -61,6 +61,10 @@ impl TargetArgs {
     /// # Errors
     /// If a service cannot start, or a server does not answer in time.
     pub(super) async fn open(&self, most_calls: usize) -> Result<Target> {
+        let dialer = match self.endpoints.as_slice() {
+            [] => Dialer::default(),
+            endpoints => self.connect.dialer(endpoints)?,
+        };
         let services = match self.endpoints.as_slice() {
             [] => self.start().await?,
             _ => Vec::new(),
@@ -71,7 +75,9 @@ impl TargetArgs {
         let all = servers.iter().cycle().take(rounds * servers.len());
         let target = Target {
             endpoints: self.endpoints.iter().map(Uri::to_string).collect(),
-            connections: all.map(connection).collect(),
+            connections: all
+                .map(|server| GenerationClient::new(dialer.wire(server)))
+                .collect(),
             services,
         };
         for (server, connection) in servers.iter().zip(&target.connections) {
@@ -102,16 +108,8 @@ impl TargetArgs {
     }
 }
 
-fn connection(server: &Uri) -> GenerationClient<Channel> {
-    let channel = Endpoint::from(server.clone())
-        .connect_timeout(CONNECT_TIMEOUT)
-        .tcp_nodelay(true)
-        .connect_lazy();
-    GenerationClient::new(channel)
-}
-
 /// Waits, with a bound, until the server answers.
-async fn ready(mut server: GenerationClient<Channel>) -> Result<()> {
+async fn ready(mut server: GenerationClient<Wire>) -> Result<()> {
     let asked = Instant::now();
     loop {
         match server.get_server_info(GetServerInfoRequest {}).await {
@@ -128,7 +126,7 @@ async fn ready(mut server: GenerationClient<Channel>) -> Result<()> {
 
 impl Target {
     /// The server for a call: they take turns.
-    pub(super) fn server(&self, call: u64) -> GenerationClient<Channel> {
+    pub(super) fn server(&self, call: u64) -> GenerationClient<Wire> {
         let turn = call % self.connections.len() as u64;
         self.connections[turn as usize].clone()
     }
