@@ -69,8 +69,8 @@ pub async fn run_with(
     // Names are resolved as long as generations may run, so beyond the shutdown.
     let ended = CancellationToken::new();
     let _ended = ended.clone().drop_guard();
-    let names = config.drafts;
-    let drafters = (!names.is_empty()).then(|| Drafters::start(names, dialer, ended));
+    let drafters =
+        (!config.drafts.is_empty()).then(|| Drafters::start(config.drafts, dialer, ended));
     let (engine, thread) = EngineHandle::start(EngineParts {
         decoder: loaded.decoder,
         kv: loaded.kv,
