@@ -2,6 +2,7 @@
 
 use crate::{
     client::{Client, Update},
+    connect::ConnectArgs,
     request::RequestArgs,
     summary::Summary,
     terminal,
@@ -17,7 +18,7 @@ use tonic::transport::Uri;
 /// Example: dssd generate --endpoint http://127.0.0.1:50051 "Once upon a time"
 #[derive(Args)]
 pub(crate) struct GenerateArgs {
-    /// Address of a verify-svc; more of them take over where one is lost
+    /// Address of a verify-svc, http or https; more of them take over where one is lost
     #[arg(
         long = "endpoint",
         value_name = "URL",
@@ -40,18 +41,20 @@ pub(crate) struct GenerateArgs {
     /// Print one JSON object instead of text
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    connect: ConnectArgs,
 }
 
 /// The address of a server.
 pub(crate) fn endpoint(text: &str) -> Result<Uri, String> {
     let uri: Uri = text.parse().map_err(|_| MUST_BE_HTTP)?;
     match (uri.scheme_str(), uri.authority()) {
-        (Some("http"), Some(_)) => Ok(uri),
+        (Some("http" | "https"), Some(_)) => Ok(uri),
         _ => Err(MUST_BE_HTTP.to_owned()),
     }
 }
 
-const MUST_BE_HTTP: &str = "must be http://HOST:PORT";
+const MUST_BE_HTTP: &str = "must be http://HOST:PORT or https://HOST:PORT";
 
 fn seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
@@ -65,6 +68,7 @@ const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// Runs the command.
 pub(crate) async fn run(args: GenerateArgs) -> Result<bool> {
+    let dialer = args.connect.dialer(&args.endpoints)?;
     let mut request = args.request.request(&args.prompt);
     if let Some(speculation) = &mut request.speculation {
         speculation.trace = args.request.trace;
@@ -82,7 +86,7 @@ pub(crate) async fn run(args: GenerateArgs) -> Result<bool> {
         }
         _ => {}
     };
-    let generated = Client::new(&args.endpoints)
+    let generated = Client::with(&dialer, &args.endpoints)
         .within(args.deadline)
         .generate(request, &mut watch)
         .await?;

@@ -4,6 +4,7 @@ mod bench;
 mod chart;
 mod check;
 mod client;
+mod connect;
 mod demo;
 mod generate;
 mod heads;
@@ -56,10 +57,13 @@ async fn main() -> ExitCode {
     match outcome {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("error: {}", in_words(&error));
-            ExitCode::FAILURE
-        }
+        Err(error) => match error.downcast::<clap::Error>() {
+            Ok(usage) => usage.exit(),
+            Err(error) => {
+                eprintln!("error: {}", in_words(&error));
+                ExitCode::FAILURE
+            }
+        },
     }
 }
 

@@ -11,6 +11,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_stream::wrappers::TcpListenerStream;
@@ -126,6 +127,8 @@ pub(crate) fn verifier_with(
     change: impl FnOnce(&mut verify_svc::Config),
 ) -> Result<Service> {
     let mut config = verify_svc::Config::for_model(model.folder.clone());
+    // Nobody has to hear first that it ends.
+    config.serve.drain_delay = Duration::ZERO;
     change(&mut config);
     let (checkpoint, tokenizer) = (Arc::clone(&model.checkpoint), model.tokenizer.clone());
     Service::spawn(listener, async move |listener, shutdown| {

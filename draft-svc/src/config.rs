@@ -21,6 +21,8 @@ use std::path::PathBuf;
     mut_arg("http_listen", |arg| or_else(arg, "127.0.0.1:9091")),
     mut_arg("max_sequences", |arg| or_else(arg, "64")),
     mut_arg("max_draft_tokens", |arg| or_else(arg, "16")),
+    mut_arg("max_connection_age", |arg| or_else(arg, "0")),
+    mut_arg("drain_delay", |arg| or_else(arg, "0")),
     mut_arg("drain_timeout", |arg| or_else(arg, "5"))
 )]
 pub struct Config {

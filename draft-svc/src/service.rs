@@ -67,21 +67,27 @@ async fn serve(
     metrics.register(&mut registry);
     let _http = Http::start(listeners.http, &health, registry);
     let (checkpoint, tokenizer) = opened.await?;
-    let (drain_timeout, reflection) = (config.serve.drain_timeout, config.serve.reflection);
+    let (drain, reflection) = (config.serve.drain(), config.serve.reflection);
+    let door = config
+        .serve
+        .door
+        .build::<DraftingServer<Server>>(&["Draft"])?;
     let mut parts = load_blocking(move || load(&config, &checkpoint, tokenizer.as_deref())).await?;
     parts.metrics = metrics;
     let info = describe(&parts);
     let front =
-        Front::new::<DraftingServer<Server>>(&health, reflection, FILE_DESCRIPTOR_SET).await?;
+        Front::new::<DraftingServer<Server>>(&health, &door, reflection, FILE_DESCRIPTOR_SET)
+            .await?;
     let (engine, thread) = EngineHandle::start(parts)?;
     let server = DraftingServer::new(Server::new(engine.clone(), info))
         .max_decoding_message_size(MAX_MESSAGE_BYTES);
     let service = Service {
         router: front.router.add_service(Readable::new(server)),
         health,
+        door,
         engine,
         thread,
-        drain_timeout,
+        drain,
     };
     Ok(service.run(listeners.grpc, shutdown).await?)
 }

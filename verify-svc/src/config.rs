@@ -1,6 +1,6 @@
 //! Settings of the process: one field for each flag, one environment variable for each field.
 
-use crate::{Error, Result};
+use crate::{Error, Result, drafters::DialArgs};
 use clap::{Parser, builder::BoolishValueParser};
 use dssd_common::{
     policy::PolicySpec,
@@ -27,13 +27,15 @@ const DEFAULT_PREFILL_ROWS: usize = 64;
     mut_arg("http_listen", |arg| or_else(arg, "127.0.0.1:9090")),
     mut_arg("max_sequences", |arg| or_else(arg, "32")),
     mut_arg("max_draft_tokens", |arg| or_else(arg, "8")),
+    mut_arg("max_connection_age", |arg| or_else(arg, "1800")),
+    mut_arg("drain_delay", |arg| or_else(arg, "2")),
     mut_arg("drain_timeout", |arg| or_else(arg, "25"))
 )]
 pub struct Config {
     /// What every service has.
     #[command(flatten)]
     pub serve: ServeArgs,
-    /// Drafters: every address of the name is used; may be repeated [default: none, plain decoding]
+    /// Drafters, as http://HOST:PORT or https://HOST:PORT: every address of the name is used; may be repeated [default: none, plain decoding]
     #[arg(
         long = "draft",
         env = "DSSD_DRAFT",
@@ -41,6 +43,9 @@ pub struct Config {
         value_delimiter = ','
     )]
     pub drafts: Vec<Uri>,
+    /// The way to them.
+    #[command(flatten)]
+    pub dial: DialArgs,
     /// Permit EARLY_EXIT requests: their tokens leave the model at a confident exit, and may differ from the whole model's
     #[arg(long, env = "DSSD_ALLOW_LOSSY", value_parser = BoolishValueParser::new())]
     pub allow_lossy: bool,
@@ -121,11 +126,7 @@ impl Config {
             let reason = "--heads (or DSSD_HEADS) is for EARLY_EXIT requests here: permit them with --allow-lossy, or leave it out; drafters have a --heads of their own";
             return Err(Error::Config(reason.to_owned()));
         }
-        let unfit = |uri: &&Uri| uri.scheme_str() != Some("http") || uri.host().is_none();
-        if let Some(uri) = self.drafts.iter().find(unfit) {
-            let reason = format!("--draft {uri}: must be http://HOST:PORT");
-            return Err(Error::Config(reason));
-        }
+        self.dial.check(&self.drafts)?;
         Ok(self.serve.check()?)
     }
 }
@@ -168,7 +169,22 @@ mod tests {
         assert!(refused(|c| c.max_queue = Some(20_000)).contains("--max-queue"));
         let unused = |c: &mut Config| c.heads = Some("h".into());
         assert!(refused(unused).contains("--allow-lossy"));
-        let tls = |c: &mut Config| c.drafts = vec!["https://drafter:50052".parse().unwrap()];
-        assert!(refused(tls).contains("http://HOST:PORT"));
+        let scheme = |c: &mut Config| c.drafts = vec!["ftp://drafter:1".parse().unwrap()];
+        assert!(refused(scheme).contains("http://HOST:PORT"));
+        let unencrypted = |c: &mut Config| {
+            c.drafts = vec!["http://drafter:50052".parse().unwrap()];
+            c.dial.draft_tls_ca = Some("ca".into());
+        };
+        assert!(refused(unencrypted).contains("--draft https://"));
+        let half = |c: &mut Config| c.dial.draft_tls_cert = Some("c".into());
+        assert!(refused(half).contains("--draft-tls-key"));
+        let nobody = |c: &mut Config| c.dial.draft_token_file = Some("t".into());
+        assert!(refused(nobody).contains("--draft-token-file"));
+        let half = |c: &mut Config| c.serve.door.tls_key = Some("k".into());
+        assert!(refused(half).contains("--tls-cert"));
+        let unencrypted = |c: &mut Config| c.serve.door.tls_client_ca = Some("ca".into());
+        assert!(refused(unencrypted).contains("--tls-client-ca"));
+        let nobody = |c: &mut Config| c.serve.door.max_streams_per_token = Some(1);
+        assert!(refused(nobody).contains("--token-file"));
     }
 }

@@ -24,6 +24,15 @@ use tokio_util::sync::CancellationToken;
 /// A checkpoint with its tokenizer, if it has one.
 type Opened = (Arc<Checkpoint>, Option<Arc<Tokenizer>>);
 
+/// The calls that work for a client, which --max-streams-per-token counts.
+const COUNTED: [&str; 5] = [
+    "Generate",
+    "GenerateStream",
+    "Score",
+    "Tokenize",
+    "Detokenize",
+];
+
 /// Loads the model that `config` names and serves it on `listeners` until `shutdown`.
 ///
 /// # Errors
@@ -64,11 +73,18 @@ async fn serve(
     metrics.register(&mut registry);
     let _http = Http::start(listeners.http, &health, registry);
     let (checkpoint, tokenizer) = opened.await?;
+    let door = config
+        .serve
+        .door
+        .build::<GenerationServer<Server>>(&COUNTED)?;
+    let dialer = config.dial.dialer(&config.drafts)?;
+    let drain = config.serve.drain();
     let settings = config.clone();
     let (served, loaded) =
         load_blocking(move || load(&settings, name, &checkpoint, tokenizer)).await?;
     let front = Front::new::<GenerationServer<Server>>(
         &health,
+        &door,
         config.serve.reflection,
         FILE_DESCRIPTOR_SET,
     )
@@ -84,7 +100,7 @@ async fn serve(
     let ended = CancellationToken::new();
     let _ended = ended.clone().drop_guard();
     let drafters = (!config.drafts.is_empty())
-        .then(|| Drafters::start(config.drafts, Arc::clone(&metrics), ended));
+        .then(|| Drafters::start(config.drafts, dialer, Arc::clone(&metrics), ended));
     let (engine, thread) = EngineHandle::start(EngineParts {
         decoder: loaded.decoder,
         kv: loaded.kv,
@@ -103,9 +119,10 @@ async fn serve(
     let service = Service {
         router: front.router.add_service(Readable::new(server)),
         health,
+        door,
         engine,
         thread,
-        drain_timeout: config.serve.drain_timeout,
+        drain,
     };
     Ok(service.run(listeners.grpc, shutdown).await?)
 }

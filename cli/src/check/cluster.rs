@@ -45,8 +45,7 @@ pub(super) struct OracleSide {
 
 impl Cluster {
     /// A running server.
-    pub(super) async fn remote(endpoint: &Uri) -> Result<Self> {
-        let drafted = Client::new(std::slice::from_ref(endpoint));
+    pub(super) async fn remote(drafted: Client) -> Result<Self> {
         drafted.ready().await?;
         Ok(Self {
             drafted,

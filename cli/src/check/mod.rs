@@ -10,6 +10,7 @@ mod table;
 
 use crate::{
     client::{Client, Cut, Generated, failure},
+    connect::ConnectArgs,
     generate::endpoint,
     pair::Model,
 };
@@ -77,6 +78,8 @@ pub(crate) struct CheckArgs {
     /// Print one JSON object instead of a table
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    connect: ConnectArgs,
 }
 
 /// Runs the command; false if the check failed.
@@ -89,7 +92,11 @@ pub(crate) async fn run(args: CheckArgs) -> Result<bool> {
         prompts.truncate(QUICK_PROMPTS);
     }
     let cluster = match &args.endpoint {
-        Some(endpoint) => Cluster::remote(endpoint).await?,
+        Some(endpoint) => {
+            let endpoint = std::slice::from_ref(endpoint);
+            let dialer = args.connect.dialer(endpoint)?;
+            Cluster::remote(Client::with(&dialer, endpoint)).await?
+        }
         None => Cluster::local(&Model::open(args.model.clone())?, args.faults).await?,
     };
     let possible = |setting: &Setting| match setting.source {

@@ -3,6 +3,7 @@
 mod progress;
 
 use anyhow::{Context, Result, bail};
+use dssd_common::serve::{Dialer, MAX_MESSAGE_BYTES, Wire};
 use dssd_proto::v1::{
     FinishInfo, GenerateRequest, GenerateStreamResponse, GetServerInfoRequest, PromptInfo,
     RoundTrace, Tokens, generate_stream_response::Event, generation_client::GenerationClient,
@@ -14,17 +15,13 @@ use std::{
     iter,
     time::{Duration, Instant},
 };
-use tonic::{
-    Code, Request, Status,
-    transport::{Channel, Endpoint, Uri},
-};
+use tonic::{Code, Request, Status, transport::Uri};
 
 /// Failures in a row, without a new token between them, after which a generation is given up.
 const MOST_FAILURES: u32 = 8;
 /// The same for a generation that no server has begun: an address may be wrong.
 const MOST_FAILURES_AT_FIRST: u32 = 4;
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Servers of one model that stand in for each other. Clones share the connections.
@@ -38,7 +35,7 @@ pub(crate) struct Client {
 #[derive(Clone)]
 struct Server {
     uri: Uri,
-    generation: GenerationClient<Channel>,
+    generation: GenerationClient<Wire>,
 }
 
 /// What a caller may watch.
@@ -54,15 +51,15 @@ pub(crate) enum Update<'a> {
 impl Client {
     /// A client of one or more servers; connects when it first asks.
     pub(crate) fn new(servers: &[Uri]) -> Self {
-        let channel = |server: &Uri| {
-            Endpoint::from(server.clone())
-                .connect_timeout(CONNECT_TIMEOUT)
-                .tcp_nodelay(true)
-                .connect_lazy()
-        };
+        Self::with(&Dialer::default(), servers)
+    }
+
+    /// The same, of servers that `dialer` reaches.
+    pub(crate) fn with(dialer: &Dialer, servers: &[Uri]) -> Self {
         let server = |uri: &Uri| Server {
             uri: uri.clone(),
-            generation: GenerationClient::new(channel(uri)),
+            generation: GenerationClient::new(dialer.wire(uri))
+                .max_decoding_message_size(MAX_MESSAGE_BYTES),
         };
         Self {
             servers: servers.iter().map(server).collect(),
@@ -77,7 +74,7 @@ impl Client {
     }
 
     /// The server that is asked at present.
-    pub(crate) fn server(&self) -> GenerationClient<Channel> {
+    pub(crate) fn server(&self) -> GenerationClient<Wire> {
         self.servers[self.current].generation.clone()
     }
 

@@ -1,6 +1,8 @@
 //! The flags that both services have: one field for each, one environment variable for each.
 
-use super::{Dtype, HttpListen, KvMemory, LogFormat, ModelSettings, Switch, parse_seconds};
+use super::{
+    DoorArgs, Drain, Dtype, HttpListen, KvMemory, LogFormat, ModelSettings, Switch, parse_seconds,
+};
 use crate::{
     Error, Result,
     policy::{DEFAULT_POLICY, PolicySettings, PolicySpec},
@@ -69,7 +71,13 @@ pub struct ServeArgs {
     /// Longest draft, in tokens
     #[arg(long, env = "DSSD_MAX_DRAFT_TOKENS", value_name = "N")]
     pub max_draft_tokens: u32,
-    /// Time for what runs to end after a shutdown
+    /// Who may call, and for how long
+    #[command(flatten)]
+    pub door: DoorArgs,
+    /// Time after a shutdown in which new work is still taken, while readiness is denied already
+    #[arg(long, env = "DSSD_DRAIN_DELAY", value_name = "SECONDS", value_parser = parse_seconds)]
+    pub drain_delay: Duration,
+    /// Time for what runs to end after that
     #[arg(long, env = "DSSD_DRAIN_TIMEOUT", value_name = "SECONDS", value_parser = parse_seconds)]
     pub drain_timeout: Duration,
     /// Whether server reflection is offered: on or off
@@ -90,7 +98,16 @@ impl ServeArgs {
         check_positive("--max-step-rows", self.max_step_rows)?;
         check_positive("--max-draft-tokens", self.max_draft_tokens as usize)?;
         check_positive("--threads", self.threads.unwrap_or(1))?;
+        self.door.check()?;
         self.default_policy()
+    }
+
+    /// How the service ends.
+    pub fn drain(&self) -> Drain {
+        Drain {
+            delay: self.drain_delay,
+            timeout: self.drain_timeout,
+        }
     }
 
     /// What the model in `dir` is called.
@@ -184,6 +201,8 @@ mod tests {
         mut_arg("http_listen", |arg| or_else(arg, "off")),
         mut_arg("max_sequences", |arg| or_else(arg, "1")),
         mut_arg("max_draft_tokens", |arg| or_else(arg, "1")),
+        mut_arg("max_connection_age", |arg| or_else(arg, "0")),
+        mut_arg("drain_delay", |arg| or_else(arg, "1")),
         mut_arg("drain_timeout", |arg| or_else(arg, "1"))
     )]
     struct Flags {

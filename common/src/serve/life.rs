@@ -1,15 +1,22 @@
 //! The life of a service: it listens, serves, and ends in order.
 
-use super::Health;
+use super::{Door, Health, Router, incoming::Entrance};
 use crate::{Error, Result};
 use std::{net::SocketAddr, pin::pin, thread, time::Duration};
-use tokio::{net::TcpListener, signal, task::JoinHandle, time::timeout};
+use tokio::{
+    net::TcpListener,
+    signal,
+    task::JoinHandle,
+    time::{sleep, timeout},
+};
 use tokio_util::sync::CancellationToken;
-use tonic::transport::server::{Router, TcpIncoming};
 
 /// Time for the last answers to leave. Calls that never end by themselves, such as watching
 /// health, are cut after it.
 const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Time for an engine to end at once: that of its longest step.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The part of a service that has a thread of its own.
 pub trait Engine {
@@ -23,19 +30,32 @@ pub trait Engine {
 pub struct Service<E: Engine> {
     /// Everything that answers calls.
     pub router: Router,
+    /// Who may call.
+    pub door: Door,
     /// Where readiness is told.
     pub health: Health,
     /// What does the work.
     pub engine: E,
     /// The thread that it does it on.
     pub thread: thread::JoinHandle<()>,
-    /// How long what runs may go on after a shutdown.
-    pub drain_timeout: Duration,
+    /// How it ends.
+    pub drain: Drain,
+}
+
+/// How long the parts of an orderly end may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Drain {
+    /// From a shutdown until nothing new is taken: those who send work need time to hear that the
+    /// service is not ready any more.
+    pub delay: Duration,
+    /// From then until what still runs is cut off.
+    pub timeout: Duration,
 }
 
 impl<E: Engine> Service<E> {
-    /// Serves until `shutdown`; then takes nothing new, lets what runs end within the drain
-    /// timeout, and returns.
+    /// Serves until `shutdown`. Then it is not ready any more; it takes what arrives within the
+    /// drain delay, lets what runs end within the drain timeout, and returns. Meanwhile new work is
+    /// refused with UNAVAILABLE, and health is told, to the very end.
     ///
     /// # Errors
     /// If the server fails, or the engine ends by itself (that is a fault).
@@ -44,33 +64,54 @@ impl<E: Engine> Service<E> {
         let engine = StopOnDrop(self.engine);
         let thread = self.thread;
         let mut ended = tokio::task::spawn_blocking(move || thread.join().is_ok());
-        let stop = CancellationToken::new();
-        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-        let serving = self
-            .router
-            .serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
-        let mut serving = pin!(serving);
+        let entrance = Entrance::new(listener, self.door.tls, self.door.last_age);
+        let serve = |until: &CancellationToken| {
+            let router = self.router.clone();
+            router
+                .serve_with_incoming_shutdown(entrance.incoming(), until.clone().cancelled_owned())
+        };
+        let (closing, stop) = (CancellationToken::new(), CancellationToken::new());
+        let mut serving = pin!(serve(&closing));
         self.health.set_ready(!shutdown.is_cancelled());
         let outcome = tokio::select! {
-            () = shutdown.cancelled() => Ok(()),
-            joined = &mut ended => Err(engine_fault(joined.unwrap_or(false))),
-            served = &mut serving => return served.map_err(server_fault),
+            outcome = attend(&mut ended, &mut serving) => outcome,
+            () = shutdown.cancelled() => {
+                self.health.set_ready(false);
+                tracing::info!(delay = ?self.drain.delay, "not ready any more, but still open");
+                tokio::select! {
+                    outcome = attend(&mut ended, &mut serving) => outcome,
+                    () = sleep(self.drain.delay) => Ok(()),
+                }
+            }
         };
         self.health.set_ready(false);
         tracing::info!("draining");
-        stop.cancel();
+        // Those who are connected are told to go elsewhere, and newcomers are told why.
+        closing.cancel();
+        let serving = async { tokio::join!(serving, serve(&stop)) };
+        let mut serving = pin!(serving);
         if outcome.is_ok() {
             engine.0.drain();
-            let drained = drain(&engine.0, &mut ended, self.drain_timeout);
             tokio::select! {
-                () = drained => {}
-                // All connections are closed, so nobody waits for anything.
-                _ = &mut serving => return Ok(()),
+                () = drain(&engine.0, &mut ended, self.drain.timeout) => {}
+                _ = &mut serving => {}
             }
         }
+        stop.cancel();
         _ = timeout(FLUSH_TIMEOUT, serving).await;
         tracing::info!("ended");
         outcome
+    }
+}
+
+/// Watches over what should not end yet.
+async fn attend(
+    ended: &mut JoinHandle<bool>,
+    serving: &mut (impl Future<Output = std::result::Result<(), tonic::transport::Error>> + Unpin),
+) -> Result<()> {
+    tokio::select! {
+        joined = ended => Err(engine_fault(joined.unwrap_or(false))),
+        served = serving => served.map_err(server_fault),
     }
 }
 
@@ -79,7 +120,7 @@ async fn drain(engine: &impl Engine, ended: &mut JoinHandle<bool>, limit: Durati
     if timeout(limit, &mut *ended).await.is_err() {
         tracing::warn!("the drain timeout has passed: what still runs is cut off");
         engine.stop();
-        _ = ended.await;
+        _ = timeout(STOP_TIMEOUT, ended).await;
     }
 }
 
@@ -106,11 +147,11 @@ fn server_fault(error: tonic::transport::Error) -> Error {
     }
 }
 
-/// Listens on an address.
+/// Listens on an address; warns if it is `open_to_all` who can reach it, and others can.
 ///
 /// # Errors
 /// If it cannot be had.
-pub async fn listen(address: SocketAddr) -> Result<TcpListener> {
+pub async fn listen(address: SocketAddr, open_to_all: bool) -> Result<TcpListener> {
     let fault = |error: std::io::Error| Error::Service {
         what: "the listen address",
         reason: format!("{address}: {error}"),
@@ -118,8 +159,8 @@ pub async fn listen(address: SocketAddr) -> Result<TcpListener> {
     let listener = TcpListener::bind(address).await.map_err(fault)?;
     let bound = listener.local_addr().map_err(fault)?;
     tracing::info!(address = %bound, "listening");
-    if !bound.ip().is_loopback() {
-        tracing::warn!(address = %bound, "anyone who can reach this address may use it: there is no TLS and no token");
+    if open_to_all && !bound.ip().is_loopback() {
+        tracing::warn!(address = %bound, "anyone who can reach this address may use it: there is no TLS and no token (see --tls-cert and --token-file)");
     }
     Ok(listener)
 }
@@ -176,15 +217,20 @@ mod tests {
 
     async fn fake_service() -> (Service<Fake>, TcpListener) {
         let health = Health::default();
-        let front = Front::new::<HealthServer<HealthService>>(&health, Switch::Off, &[]);
+        let door = Door::default();
+        let front = Front::new::<HealthServer<HealthService>>(&health, &door, Switch::Off, &[]);
         let front = front.await.unwrap();
         let (sender, inbox) = mpsc::channel();
         let service = Service {
             router: front.router,
             health,
+            door,
             engine: Fake(sender),
             thread: thread::spawn(move || assert!(inbox.recv().unwrap(), "a false word")),
-            drain_timeout: Duration::from_secs(5),
+            drain: Drain {
+                delay: Duration::ZERO,
+                timeout: Duration::from_secs(5),
+            },
         };
         (service, TcpListener::bind("127.0.0.1:0").await.unwrap())
     }

@@ -39,7 +39,7 @@ impl Listeners {
             }
             HttpListen::At(address) => Some(listen_http(address).await?),
         };
-        let grpc = listen(args.listen).await?;
+        let grpc = listen(args.listen, args.door.is_open()).await?;
         Ok(Self { grpc, http })
     }
 }

@@ -25,6 +25,7 @@ pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     /// Tokens `<0x00>` … `<0xFF>` stand for bytes instead of for their names.
     byte_fallback: bool,
+    longest: usize,
     hash: String,
 }
 
@@ -46,7 +47,9 @@ impl Tokenizer {
             .with_truncation(None)
             .map_err(|error| invalid("tokenizer", &error))?;
         let byte_fallback = inner.get_decoder().is_some_and(falls_back_to_bytes);
+        let longest = inner.get_vocab(true).keys().map(String::len).max();
         Ok(Some(Self {
+            longest: longest.unwrap_or(0),
             inner,
             byte_fallback,
             hash: hex(&Sha256::digest(&text)),
@@ -80,6 +83,12 @@ impl Tokenizer {
             digits.is_some_and(|digits| digits.len() == 2 && u8::from_str_radix(digits, 16).is_ok())
         };
         self.byte_fallback && self.inner.id_to_token(id).is_some_and(is_byte_name)
+    }
+
+    /// Bytes of the longest token, or a little more: a text of more bytes than `count` times as
+    /// many has more than `count` tokens.
+    pub fn longest_token(&self) -> usize {
+        self.longest
     }
 
     /// SHA-256 of `tokenizer.json`, lower-case hexadecimal.

@@ -7,8 +7,10 @@
 )]
 
 mod admission;
+mod age;
 mod api;
 mod drafter;
+mod draining;
 mod early_exit;
 mod ending;
 mod exclusion;
@@ -17,10 +19,14 @@ mod folders;
 mod http;
 mod metrics;
 mod pair;
+mod pki;
 mod prefix;
 mod reflection;
 mod refusals;
+mod rotation;
+mod shares;
 mod soak;
+mod strangers;
 mod support;
 mod transport;
 mod work_ahead;

@@ -15,6 +15,7 @@ use std::{
     io::{Read as _, Write as _},
     net::SocketAddr,
     sync::Arc,
+    time::Duration,
 };
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -64,6 +65,7 @@ pub(crate) async fn verifier_of(
     config.serve.threads = Some(1);
     // Tests of what becomes of drafts want some, whether they pay here or not.
     config.serve.policy = Some("fixed:0:2".to_owned());
+    config.serve.drain_delay = Duration::ZERO;
     change(&mut config);
     let (listeners, address, http) = listeners("127.0.0.1:0").await;
     let shutdown = CancellationToken::new();
@@ -190,7 +192,7 @@ pub(crate) async fn becomes_idle(client: &mut GenerationClient<Channel>) {
             }
         }
     };
-    tokio::time::timeout(std::time::Duration::from_secs(20), idle)
+    tokio::time::timeout(Duration::from_secs(20), idle)
         .await
         .expect("the engine frees what nobody wants");
 }

@@ -49,10 +49,10 @@ pub(super) async fn run(
     end: &CancellationToken,
 ) {
     loop {
-        let (address, channel) = table.choose().await;
+        let (address, wire) = table.choose().await;
         let _stream = StreamCount { table, address };
         let (sender, outbox) = mpsc::channel(OUTBOX);
-        let mut client = DraftingClient::new(channel);
+        let mut client = DraftingClient::new(wire);
         let opening =
             tokio::time::timeout(OPEN_TIMEOUT, client.draft(ReceiverStream::new(outbox))).await;
         let mut inbox = match opening {

@@ -1,16 +1,19 @@
 //! The drafters that this verifier knows: found by name, balanced, left out for a while when
 //! they fail, and found again.
 
+mod args;
 mod exclusion;
 mod link;
 mod table;
 
+pub use args::DialArgs;
 pub use link::{LinkEvent, LinkSender};
 
 use crate::{
     engine::{EngineHandle, LinkKey},
     metrics::{DrafterError, Metrics},
 };
+use dssd_common::serve::Dialer;
 use dssd_proto::v1::{self, drafting_client::DraftingClient};
 use exclusion::Failure;
 use futures::future::join_all;
@@ -36,9 +39,14 @@ pub struct Drafters {
 
 impl Drafters {
     /// Starts to resolve `names` (`http://host:port`) until `shutdown`, on the runtime that this
-    /// is called on.
-    pub fn start(names: Vec<Uri>, metrics: Arc<Metrics>, shutdown: CancellationToken) -> Self {
-        let table = Arc::new(Table::new(metrics));
+    /// is called on. `dialer` reaches what they resolve to.
+    pub fn start(
+        names: Vec<Uri>,
+        dialer: Dialer,
+        metrics: Arc<Metrics>,
+        shutdown: CancellationToken,
+    ) -> Self {
+        let table = Arc::new(Table::new(dialer, metrics));
         let resolving = Arc::clone(&table);
         tokio::spawn(async move {
             let mut ticks = tokio::time::interval(RESOLVE_INTERVAL);

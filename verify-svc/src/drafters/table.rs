@@ -2,6 +2,7 @@
 
 use super::exclusion::{self, Failure, Record};
 use crate::metrics::{DrafterError, Metrics};
+use dssd_common::serve::{Dialer, Wire};
 use dssd_proto::v1;
 use rand::seq::IndexedRandom as _;
 use std::{
@@ -11,25 +12,21 @@ use std::{
     time::Duration,
 };
 use tokio::{sync::Notify, time::Instant};
-use tonic::transport::{Channel, Endpoint, Uri};
-
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
+use tonic::transport::Uri;
 
 /// Heads of a drafter of which anything is kept.
 const MOST_HEADS: usize = 16;
 
 /// All drafters by address.
-#[derive(Default)]
 pub(super) struct Table {
+    dialer: Dialer,
     drafters: Mutex<BTreeMap<SocketAddr, Drafter>>,
     changed: Notify,
     metrics: Arc<Metrics>,
 }
 
 struct Drafter {
-    channel: Channel,
+    wire: Wire,
     streams: usize,
     load: v1::DrafterLoad,
     vanished: bool,
@@ -80,10 +77,13 @@ impl Drafter {
 }
 
 impl Table {
-    pub(super) fn new(metrics: Arc<Metrics>) -> Self {
+    /// No drafters yet; `dialer` is to reach those that come.
+    pub(super) fn new(dialer: Dialer, metrics: Arc<Metrics>) -> Self {
         Self {
+            dialer,
+            drafters: Mutex::default(),
+            changed: Notify::new(),
             metrics,
-            ..Self::default()
         }
     }
 
@@ -99,10 +99,8 @@ impl Table {
         for (address, name) in found {
             match drafters.get_mut(address) {
                 Some(drafter) => drafter.vanished = false,
-                None => match endpoint(*address, name) {
-                    Ok(endpoint) => {
-                        _ = drafters.insert(*address, Drafter::new(endpoint.connect_lazy()))
-                    }
+                None => match self.dialer.wire_at(*address, name) {
+                    Ok(wire) => _ = drafters.insert(*address, Drafter::new(wire)),
                     Err(error) => {
                         tracing::warn!(%address, %error, "drafter address cannot be dialled")
                     }
@@ -122,7 +120,7 @@ impl Table {
     }
 
     /// The less busy of two random candidates; waits for one. The choice counts as a stream.
-    pub(super) async fn choose(&self) -> (SocketAddr, Channel) {
+    pub(super) async fn choose(&self) -> (SocketAddr, Wire) {
         loop {
             let changed = self.changed.notified();
             if let Some(choice) = self.try_choose() {
@@ -133,7 +131,7 @@ impl Table {
         }
     }
 
-    fn try_choose(&self) -> Option<(SocketAddr, Channel)> {
+    fn try_choose(&self) -> Option<(SocketAddr, Wire)> {
         let mut drafters = self.lock();
         let now = Instant::now();
         let candidates: Vec<SocketAddr> = drafters
@@ -146,7 +144,7 @@ impl Table {
             .min_by_key(|address| drafters.get(address).map_or(usize::MAX, Drafter::busyness))?;
         let drafter = drafters.get_mut(&address)?;
         drafter.streams += 1;
-        Some((address, drafter.channel.clone()))
+        Some((address, drafter.wire.clone()))
     }
 
     /// A stream has ended.
@@ -262,9 +260,9 @@ impl Table {
 }
 
 impl Drafter {
-    fn new(channel: Channel) -> Self {
+    fn new(wire: Wire) -> Self {
         Self {
-            channel,
+            wire,
             streams: 0,
             load: v1::DrafterLoad::default(),
             vanished: false,
@@ -276,15 +274,4 @@ impl Drafter {
             heads: Vec::new(),
         }
     }
-}
-
-fn endpoint(address: SocketAddr, name: &Uri) -> Result<Endpoint, tonic::transport::Error> {
-    let endpoint = Endpoint::from_shared(format!("http://{address}"))?
-        .origin(name.clone())
-        .connect_timeout(CONNECT_TIMEOUT)
-        .tcp_nodelay(true)
-        .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
-        .keep_alive_timeout(KEEPALIVE_TIMEOUT)
-        .keep_alive_while_idle(true);
-    Ok(endpoint)
 }

@@ -83,10 +83,25 @@ impl Served {
             .tokenizer
             .as_ref()
             .ok_or_else(|| no_tokenizer(field, "send token ids"))?;
+        // Told before the work is done: a long text keeps a processor busy for seconds.
+        let context = self.limits.max_context as usize;
+        let most = context.saturating_mul(tokenizer.longest_token());
+        if text.len() > most {
+            let reason = format!(
+                "{} bytes; must be at most {most}, as any longer text has more than {context} tokens",
+                text.len()
+            );
+            return Err(Error::field(field, reason));
+        }
         Ok(tokenizer.encode(text)?)
     }
 
     pub(super) fn detokenize(&self, ids: &[u32]) -> Result<String> {
+        let (count, most) = (ids.len(), self.limits.max_context as usize);
+        if count > most {
+            let reason = format!("{count} ids; must be at most {most}, the longest context");
+            return Err(Error::field("token_ids", reason));
+        }
         self.check_ids("token_ids", ids)?;
         let tokenizer = self
             .tokenizer

@@ -1,17 +1,18 @@
 //! One generation, timed and checked where the client is.
 
+use dssd_common::serve::Wire;
 use dssd_proto::v1::{
     FinishInfo, GenerateRequest, GenerateStreamResponse, Tokens, generate_stream_response::Event,
     generation_client::GenerationClient,
 };
 use std::time::Duration;
 use tokio::{sync::oneshot, time::Instant};
-use tonic::{Code, Request, Status, transport::Channel};
+use tonic::{Code, Request, Status};
 use tonic_types::StatusExt as _;
 
 /// A call, once it was due.
 pub(super) struct Call {
-    pub(super) server: GenerationClient<Channel>,
+    pub(super) server: GenerationClient<Wire>,
     pub(super) request: GenerateRequest,
     /// When it was to be sent: every time is counted from here, however late the client is.
     pub(super) due: Instant,
@@ -104,7 +105,7 @@ struct Received {
 impl Received {
     async fn follow(
         &mut self,
-        server: &mut GenerationClient<Channel>,
+        server: &mut GenerationClient<Wire>,
         request: Request<GenerateRequest>,
     ) -> Result<FinishInfo, Fault> {
         let stream = server.generate_stream(request).await;

@@ -3,10 +3,12 @@
 use super::counters::Counters;
 use crate::{
     client::failure,
+    connect::ConnectArgs,
     generate::endpoint,
     pair::{self, Model, Service},
 };
 use anyhow::{Context as _, Result, ensure};
+use dssd_common::serve::{Dialer, Wire};
 use dssd_proto::v1::{
     GetModelInfoRequest, GetServerInfoRequest, TokenizeRequest, generation_client::GenerationClient,
 };
@@ -14,14 +16,10 @@ use std::{
     path::PathBuf,
     time::{Duration, Instant},
 };
-use tonic::{
-    Code,
-    transport::{Channel, Endpoint, Uri},
-};
+use tonic::{Code, transport::Uri};
 
 /// Calls of one connection: servers may hold more back than that, and the time would look like theirs.
 const CALLS_PER_CONNECTION: usize = 100;
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -46,13 +44,15 @@ pub(super) struct TargetArgs {
     /// Requests that wait for room in this process [default: 4 x max-sequences].
     #[arg(long, value_name = "N", conflicts_with = "endpoints")]
     max_queue: Option<usize>,
+    #[command(flatten)]
+    connect: ConnectArgs,
 }
 
 /// The servers, and connections to them.
 pub(super) struct Target {
     /// Their addresses; none where they are in this process.
     pub(super) endpoints: Vec<String>,
-    connections: Vec<GenerationClient<Channel>>,
+    connections: Vec<GenerationClient<Wire>>,
     /// Where they tell their metrics.
     metrics: Vec<Uri>,
     services: Vec<Service>,
@@ -70,6 +70,10 @@ impl TargetArgs {
     /// # Errors
     /// If a service cannot start, or a server does not answer in time.
     pub(super) async fn open(&self, most_calls: usize) -> Result<Target> {
+        let dialer = match self.endpoints.as_slice() {
+            [] => Dialer::default(),
+            endpoints => self.connect.dialer(endpoints)?,
+        };
         let services = match self.endpoints.as_slice() {
             [] => self.start().await?,
             _ => Vec::new(),
@@ -80,7 +84,9 @@ impl TargetArgs {
         let all = servers.iter().cycle().take(rounds * servers.len());
         let target = Target {
             endpoints: self.endpoints.iter().map(Uri::to_string).collect(),
-            connections: all.map(connection).collect(),
+            connections: all
+                .map(|server| GenerationClient::new(dialer.wire(server)))
+                .collect(),
             metrics: self.metrics.clone(),
             services,
         };
@@ -113,16 +119,8 @@ impl TargetArgs {
     }
 }
 
-fn connection(server: &Uri) -> GenerationClient<Channel> {
-    let channel = Endpoint::from(server.clone())
-        .connect_timeout(CONNECT_TIMEOUT)
-        .tcp_nodelay(true)
-        .connect_lazy();
-    GenerationClient::new(channel)
-}
-
 /// Waits, with a bound, until the server answers.
-async fn ready(mut server: GenerationClient<Channel>) -> Result<()> {
+async fn ready(mut server: GenerationClient<Wire>) -> Result<()> {
     let asked = Instant::now();
     loop {
         match server.get_server_info(GetServerInfoRequest {}).await {
@@ -139,7 +137,7 @@ async fn ready(mut server: GenerationClient<Channel>) -> Result<()> {
 
 impl Target {
     /// The server for a call: they take turns.
-    pub(super) fn server(&self, call: u64) -> GenerationClient<Channel> {
+    pub(super) fn server(&self, call: u64) -> GenerationClient<Wire> {
         let turn = call % self.connections.len() as u64;
         self.connections[turn as usize].clone()
     }

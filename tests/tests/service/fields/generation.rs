@@ -136,6 +136,9 @@ const GENERATE: &[Row<GenerateRequest>] = &[
         r.logprobs = Some(21)
     }),
     ("GenerateRequest.cache_salt", "cache_salt", |r| {
+        r.cache_salt = "x".repeat(257)
+    }),
+    ("GenerateRequest.cache_salt", "", |r| {
         r.cache_salt = "pepper".into()
     }),
     ("GenerateRequest.speculation", "", |r| {
