@@ -27,7 +27,6 @@ const MARGIN: f64 = 1.03;
 const HORIZON: f64 = 128.0;
 /// What a record weighs at most, in rounds, once it is old: the world may have changed.
 const OLD_ROUNDS: f64 = 6.0;
-
 /// Share by which plain rounds may differ from their forecast before the forecast is believed.
 const CHANGED: f64 = 0.3;
 /// What a record of plain rounds counts for then.
