@@ -193,6 +193,16 @@ fn a_folder_without_tokenizer_has_none_and_a_damaged_one_is_named() {
     assert!(error.contains("tokenizer.json"), "{error}");
 }
 
+/// The library panics over this one.
+#[test]
+fn a_tokenizer_with_a_broken_decoder_is_named() {
+    let dir = copy("llama-gqa");
+    let broken = r#"{"version": "1.0", "decoder": {"type" "ByteLevel"}}"#;
+    std::fs::write(dir.path().join("tokenizer.json"), broken).unwrap();
+    let error = Tokenizer::open(dir.path()).err().unwrap().to_string();
+    assert!(error.contains("tokenizer.json"), "{error}");
+}
+
 /// A Llama-style tokenizer that is not shipped.
 fn stories() -> Option<std::path::PathBuf> {
     let data = std::env::var_os("DSSD_TEST_DATA");
