@@ -4,7 +4,9 @@ use crate::{Error, Result};
 use clap::{Parser, builder::BoolishValueParser};
 use dssd_common::{
     policy::PolicySpec,
-    serve::{ServeArgs, check_positive, default_settings, or_else, parse_seconds},
+    serve::{
+        HttpListen, ServeArgs, Switch, check_positive, default_settings, or_else, parse_seconds,
+    },
 };
 use std::{path::PathBuf, time::Duration};
 use tonic::transport::Uri;
@@ -64,6 +66,9 @@ pub struct Config {
     /// Rows of one step that fill prompts while other generations decode: bounds what a long prompt costs the others [default: 64, at most max-step-rows]
     #[arg(long, env = "DSSD_MAX_PREFILL_ROWS", value_name = "N")]
     pub max_prefill_rows: Option<usize>,
+    /// Whether the HTTP port shows a page that sends prompts and shows which tokens were drafted: on or off
+    #[arg(long, env = "DSSD_PAGE", default_value_t = Switch::Off)]
+    pub page: Switch,
 }
 
 impl AsRef<ServeArgs> for Config {
@@ -118,6 +123,10 @@ impl Config {
             let reason = "--heads (or DSSD_HEADS) is for EARLY_EXIT requests here: permit them with --allow-lossy, or leave it out; drafters have a --heads of their own";
             return Err(Error::Config(reason.to_owned()));
         }
+        if self.page == Switch::On && self.serve.http_listen == HttpListen::Off {
+            let reason = "--page on (or DSSD_PAGE) needs the HTTP port, which --http-listen turns off: leave one of them out";
+            return Err(Error::Config(reason.to_owned()));
+        }
         let unfit = |uri: &&Uri| uri.scheme_str() != Some("http") || uri.host().is_none();
         if let Some(uri) = self.drafts.iter().find(unfit) {
             let reason = format!("--draft {uri}: must be http://HOST:PORT");
@@ -129,8 +138,8 @@ impl Config {
 
 #[cfg(test)]
 mod tests {
-    use super::Config;
-    use clap::{CommandFactory as _, Parser as _};
+    use super::*;
+    use clap::CommandFactory as _;
 
     #[test]
     fn defaults_are_those_of_the_command_line() {
@@ -165,6 +174,11 @@ mod tests {
         assert!(refused(|c| c.max_queue = Some(20_000)).contains("--max-queue"));
         let unused = |c: &mut Config| c.heads = Some("h".into());
         assert!(refused(unused).contains("--allow-lossy"));
+        let unseen = |c: &mut Config| {
+            c.page = Switch::On;
+            c.serve.http_listen = HttpListen::Off;
+        };
+        assert!(refused(unseen).contains("--http-listen"));
         let tls = |c: &mut Config| c.drafts = vec!["https://drafter:50052".parse().unwrap()];
         assert!(refused(tls).contains("http://HOST:PORT"));
     }

@@ -5,6 +5,7 @@ pub mod config;
 pub mod drafters;
 pub mod engine;
 pub mod error;
+mod page;
 mod served;
 mod server;
 mod service;

@@ -4,6 +4,7 @@ use crate::{
     Config, Error, Result,
     drafters::Drafters,
     engine::{EngineHandle, EngineLimits, EngineParts},
+    page::Page,
     served::{Exits, Served},
     server::Server,
 };
@@ -11,7 +12,7 @@ use dssd_common::{
     checkpoint::{Checkpoint, demo},
     exit::{self, DEFAULT_EXITS, ExitHeads},
     serve::{
-        Engine, Front, Health, Http, Listeners, LoadedModel, MAX_MESSAGE_BYTES, Service,
+        Engine, Front, Health, Http, Listeners, LoadedModel, MAX_MESSAGE_BYTES, Service, Switch,
         load_blocking, open_model, registry,
     },
     tokenizer::Tokenizer,
@@ -59,7 +60,7 @@ async fn serve(
 ) -> Result<()> {
     let health = Health::default();
     let registry = registry(&name, env!("CARGO_PKG_VERSION"));
-    let _http = Http::start(listeners.http, &health, registry);
+    let http = Http::start(listeners.http, &health, registry);
     let (checkpoint, tokenizer) = opened.await?;
     let settings = config.clone();
     let (served, loaded) =
@@ -88,8 +89,13 @@ async fn serve(
         drafters: drafters.clone(),
         limits,
     })?;
-    let server = Server::new(engine.clone(), served, drafters);
-    let server = GenerationServer::new(server).max_decoding_message_size(MAX_MESSAGE_BYTES);
+    let tokenizer = served.tokenizer.clone();
+    let server = Arc::new(Server::new(engine.clone(), served, drafters));
+    if config.page == Switch::On {
+        let server = Arc::clone(&server);
+        http.mount(Page { server, tokenizer }.router());
+    }
+    let server = GenerationServer::from_arc(server).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let service = Service {
         router: front.router.add_service(server),
         health,

@@ -14,6 +14,7 @@ mod ending;
 mod exclusion;
 mod folders;
 mod http;
+mod page;
 mod pair;
 mod reflection;
 mod refusals;
