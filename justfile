@@ -30,6 +30,11 @@ interop:
     cargo build --workspace --bins
     tests/interop/run
 
+# The page in Chromium, and screenshots of it.
+page:
+    cargo build --workspace --bins
+    tests/page/run
+
 # Lints and tests for AArch64, under qemu on other machines.
 neon:
     .ci/neon

@@ -37,11 +37,11 @@ def run_node(verify):
 
 def main():
     binaries = pathlib.Path(sys.argv[1])
-    with running_pair(binaries) as (verify, draft):
-        with Reflected(verify) as verifier, Reflected(draft) as drafter:
+    with running_pair(binaries) as pair:
+        with Reflected(pair.verify) as verifier, Reflected(pair.draft) as drafter:
             passed = run_checks(generation.CHECKS, verifier)
             passed += run_checks(drafting.CHECKS, verifier, drafter)
-        passed += run_node(verify)
+        passed += run_node(pair.verify)
     print(f"interop: {passed} checks passed")
 
 

@@ -1,5 +1,6 @@
 """Starts and stops the two services under test."""
 
+import collections
 import contextlib
 import json
 import os
@@ -9,6 +10,11 @@ import threading
 
 START_SECONDS = 60
 STOP_SECONDS = 20
+# What the log says beside an address.
+GRPC = "listening"
+HTTP = "probes and metrics"
+
+Pair = collections.namedtuple("Pair", ["verify", "draft", "verify_http"])
 
 
 class Service:
@@ -17,7 +23,7 @@ class Service:
     def __init__(self, binary, *flags):
         self.name = binary.name
         self.log = []
-        self._address = queue.SimpleQueue()
+        self._addresses = {message: queue.SimpleQueue() for message in (GRPC, HTTP)}
         # Settings of the caller's shell must not change what is tested.
         environment = {k: v for k, v in os.environ.items() if not k.startswith("DSSD_")}
         environment["RUST_LOG"] = "info"
@@ -35,13 +41,13 @@ class Service:
             self.log.append(line)
             with contextlib.suppress(json.JSONDecodeError, KeyError, TypeError):
                 fields = json.loads(line)["fields"]
-                if fields["message"] == "listening":
-                    self._address.put(fields["address"])
-        self._address.put(None)
+                self._addresses[fields["message"]].put(fields["address"])
+        for addresses in self._addresses.values():
+            addresses.put(None)
 
-    def wait_for_address(self):
-        """The address that the service logs once it listens."""
-        address = self._address.get(timeout=START_SECONDS)
+    def wait_for_address(self, message):
+        """The address that the service logs, with this message, once it listens."""
+        address = self._addresses[message].get(timeout=START_SECONDS)
         assert address, f"{self.name} ended before it listened:\n{''.join(self.log)}"
         return address
 
@@ -56,18 +62,18 @@ class Service:
 
 
 @contextlib.contextmanager
-def running_pair(binaries):
-    """Addresses of verify-svc and draft-svc on the demo model. Both must end with status 0."""
+def running_pair(binaries, *flags):
+    """Addresses of both services on the demo model; verify-svc has more flags. Both must end with status 0."""
     services = []
 
     def start(name, *flags):
         services.append(Service(binaries / name, *flags))
-        return services[-1].wait_for_address()
+        return services[-1].wait_for_address(GRPC)
 
     try:
         draft = start("draft-svc")
-        verify = start("verify-svc", "--draft", f"http://{draft}")
-        yield verify, draft
+        verify = start("verify-svc", "--draft", f"http://{draft}", *flags)
+        yield Pair(verify, draft, services[-1].wait_for_address(HTTP))
     except BaseException:
         for service in services:
             print(f"--- log of {service.name}\n{''.join(service.log)}")

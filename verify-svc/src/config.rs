@@ -4,7 +4,9 @@ use crate::{Error, Result, drafters::DialArgs};
 use clap::{Parser, builder::BoolishValueParser};
 use dssd_common::{
     policy::PolicySpec,
-    serve::{ServeArgs, Switch, check_positive, default_settings, or_else, parse_seconds},
+    serve::{
+        HttpListen, ServeArgs, Switch, check_positive, default_settings, or_else, parse_seconds,
+    },
 };
 use std::{path::PathBuf, time::Duration};
 use tonic::transport::Uri;
@@ -72,6 +74,9 @@ pub struct Config {
     /// Whether requests of one client and cache_salt share the keys and values of equal prefixes: on or off
     #[arg(long, env = "DSSD_PREFIX_CACHE", default_value_t = Switch::On)]
     pub prefix_cache: Switch,
+    /// Whether the HTTP port shows a page that sends prompts and shows which tokens were drafted: on or off
+    #[arg(long, env = "DSSD_PAGE", default_value_t = Switch::Off)]
+    pub page: Switch,
 }
 
 impl AsRef<ServeArgs> for Config {
@@ -126,6 +131,10 @@ impl Config {
             let reason = "--heads (or DSSD_HEADS) is for EARLY_EXIT requests here: permit them with --allow-lossy, or leave it out; drafters have a --heads of their own";
             return Err(Error::Config(reason.to_owned()));
         }
+        if self.page == Switch::On && self.serve.http_listen == HttpListen::Off {
+            let reason = "--page on (or DSSD_PAGE) needs the HTTP port, which --http-listen turns off: leave one of them out";
+            return Err(Error::Config(reason.to_owned()));
+        }
         self.dial.check(&self.drafts)?;
         Ok(self.serve.check()?)
     }
@@ -133,8 +142,8 @@ impl Config {
 
 #[cfg(test)]
 mod tests {
-    use super::Config;
-    use clap::{CommandFactory as _, Parser as _};
+    use super::*;
+    use clap::CommandFactory as _;
 
     #[test]
     fn defaults_are_those_of_the_command_line() {
@@ -186,5 +195,10 @@ mod tests {
         assert!(refused(unencrypted).contains("--tls-client-ca"));
         let nobody = |c: &mut Config| c.serve.door.max_streams_per_token = Some(1);
         assert!(refused(nobody).contains("--token-file"));
+        let unseen = |c: &mut Config| {
+            c.page = Switch::On;
+            c.serve.http_listen = HttpListen::Off;
+        };
+        assert!(refused(unseen).contains("--http-listen"));
     }
 }

@@ -6,6 +6,7 @@ pub mod drafters;
 pub mod engine;
 pub mod error;
 pub mod metrics;
+mod page;
 mod served;
 mod server;
 mod service;

@@ -5,6 +5,7 @@ use crate::{
     drafters::Drafters,
     engine::{EngineHandle, EngineLimits, EngineParts},
     metrics::{Metrics, Source},
+    page::Page,
     served::{Exits, Served},
     server::Server,
 };
@@ -71,7 +72,7 @@ async fn serve(
     let mut registry = registry(&name, env!("CARGO_PKG_VERSION"));
     let metrics = Arc::new(Metrics::default());
     metrics.register(&mut registry);
-    let _http = Http::start(listeners.http, &health, registry);
+    let http = Http::start(listeners.http, &health, registry);
     let (checkpoint, tokenizer) = opened.await?;
     let door = config
         .serve
@@ -114,8 +115,13 @@ async fn serve(
         engine: engine.clone(),
         drafters: drafters.clone(),
     });
-    let server = Server::new(engine.clone(), served, drafters, metrics);
-    let server = GenerationServer::new(server).max_decoding_message_size(MAX_MESSAGE_BYTES);
+    let tokenizer = served.tokenizer.clone();
+    let server = Arc::new(Server::new(engine.clone(), served, drafters, metrics));
+    if config.page == Switch::On {
+        let server = Arc::clone(&server);
+        http.mount(Page { server, tokenizer }.router());
+    }
+    let server = GenerationServer::from_arc(server).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let service = Service {
         router: front.router.add_service(Readable::new(server)),
         health,

@@ -18,6 +18,7 @@ mod fields;
 mod folders;
 mod http;
 mod metrics;
+mod page;
 mod pair;
 mod pki;
 mod prefix;

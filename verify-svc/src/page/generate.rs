@@ -1,0 +1,45 @@
+//! `POST /api/generate`: a streamed answer, one JSON object a line.
+
+use super::{Page, failure::Failure, guard::check_json, request, transcript::Transcript};
+use axum::{
+    body::{Body, Bytes},
+    extract::State,
+    http::{HeaderMap, header::CONTENT_TYPE},
+    response::{IntoResponse, Response},
+};
+use dssd_proto::v1::{self, generate_request::Prompt, generation_server::Generation as _};
+use futures::StreamExt as _;
+use std::{convert::Infallible, future::ready};
+use tonic::Request;
+
+/// Starts a generation, which ends when the response is dropped.
+pub(super) async fn generate(
+    State(page): State<Page>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, Failure> {
+    check_json(&headers)?;
+    let request = request::read(&body)?;
+    let prompt = page.prompt_tokens(&request).await?;
+    let mut transcript = Transcript::new(page.tokenizer.clone(), &prompt)?;
+    let answer = page.server.generate_stream(Request::new(request)).await?;
+    let lines = answer
+        .into_inner()
+        .filter_map(move |message| ready(transcript.line(message)))
+        .map(Ok::<_, Infallible>);
+    let kind = (CONTENT_TYPE, "application/x-ndjson");
+    Ok(([kind], Body::from_stream(lines)).into_response())
+}
+
+impl Page {
+    /// What the text of the first token follows.
+    async fn prompt_tokens(&self, request: &v1::GenerateRequest) -> Result<Vec<u32>, Failure> {
+        let text = match &request.prompt {
+            Some(Prompt::Text(text)) => text.clone(),
+            _ => return Ok(Vec::new()),
+        };
+        let asked = Request::new(v1::TokenizeRequest { text });
+        let tokens = self.server.tokenize(asked).await?;
+        Ok(tokens.into_inner().token_ids)
+    }
+}
