@@ -3,7 +3,6 @@
 mod bench;
 mod chart;
 mod check;
-mod client;
 mod demo;
 mod generate;
 mod heads;
@@ -14,6 +13,7 @@ mod summary;
 mod terminal;
 
 use clap::{Parser, Subcommand};
+use dssd::client;
 use dssd_common::serve::{LogFormat, init_logging};
 use std::process::ExitCode;
 

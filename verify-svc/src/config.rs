@@ -63,6 +63,15 @@ pub struct Config {
     /// Rows of one step that fill prompts while other generations decode: bounds what a long prompt costs the others [default: 64, at most max-step-rows]
     #[arg(long, env = "DSSD_MAX_PREFILL_ROWS", value_name = "N")]
     pub max_prefill_rows: Option<usize>,
+    /// Time that a client may leave what was sent unread: its generation rests, keeps its place, and is ended after this
+    #[arg(
+        long,
+        env = "DSSD_READ_TIMEOUT",
+        value_name = "SECONDS",
+        value_parser = parse_seconds,
+        default_value = "60"
+    )]
+    pub read_timeout: Duration,
 }
 
 impl AsRef<ServeArgs> for Config {

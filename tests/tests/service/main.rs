@@ -16,6 +16,7 @@ mod folders;
 mod pair;
 mod reflection;
 mod refusals;
+mod slow_reader;
 mod soak;
 mod support;
 mod work_ahead;

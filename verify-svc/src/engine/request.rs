@@ -1,13 +1,10 @@
 //! What the engine is asked for and what it answers.
 
+use super::events::{Event, EventSender};
 use dssd_common::{exit::ExitRule, sampling::SamplingParams, serve::ClientId};
 use dssd_proto::v1;
 use std::time::Instant;
-use tokio::sync::{mpsc, oneshot};
-
-/// Events of one generation. Their number is bounded by the generation's `max_new_tokens`,
-/// so the channel needs no bound of its own.
-pub type EventSender = mpsc::UnboundedSender<Event>;
+use tokio::sync::oneshot;
 
 /// A checked request to generate.
 #[derive(Debug)]
@@ -60,7 +57,7 @@ impl GenerateRequest {
             ..v1::FinishInfo::default()
         };
         // Nobody listens any more if the call was cancelled.
-        _ = self.events.send(Event::Finished(Box::new(info)));
+        self.events.send(Event::Finished(Box::new(info)));
     }
 
     /// Whether this is what `client` calls `request_id`.
@@ -87,19 +84,6 @@ pub struct DraftRequest {
     pub open: v1::Open,
     /// Tokens of one draft at most.
     pub max_draft_tokens: usize,
-}
-
-/// What happens in a generation, in order.
-#[derive(Debug)]
-pub enum Event {
-    /// Committed tokens with all of their text.
-    Tokens(v1::Tokens),
-    /// One round, if traced.
-    Round(v1::RoundTrace),
-    /// The end; nothing follows.
-    Finished(Box<v1::FinishInfo>),
-    /// The end by a fault; nothing follows.
-    Failed(crate::Error),
 }
 
 /// A checked request for log-probabilities.

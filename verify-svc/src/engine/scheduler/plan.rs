@@ -58,9 +58,7 @@ impl Scheduler {
                     budget -= work.rows;
                     batch.work.push((index, work));
                 }
-                Turn::Wait(until) => {
-                    wait = Some(wait.map_or(until, |earliest| earliest.min(until)));
-                }
+                Turn::Wait(until) => wait = sooner(wait, until),
             }
         }
         budget = (budget + kept).min(bound);
@@ -77,11 +75,18 @@ impl Scheduler {
                 budget -= batch.scoring.len();
                 continue;
             };
-            if let Turn::Run(work) = self.generations[index].turn(kv, share, now) {
-                budget -= work.rows;
-                batch.work.push((index, work));
+            match self.generations[index].turn(kv, share, now) {
+                Turn::Run(work) => {
+                    budget -= work.rows;
+                    batch.work.push((index, work));
+                }
+                Turn::Wait(until) => wait = sooner(wait, until),
             }
         }
         (batch, wait)
     }
+}
+
+fn sooner(wait: Option<Duration>, until: Duration) -> Option<Duration> {
+    Some(wait.map_or(until, |earliest| earliest.min(until)))
 }
