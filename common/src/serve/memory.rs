@@ -1,7 +1,8 @@
 //! How much memory the KV cache may have.
 
+use super::free::{Free, free_memory};
 use crate::{Error, Result};
-use std::{fs, str::FromStr};
+use std::str::FromStr;
 
 /// Part of the free memory that is taken where nothing is said.
 const DEFAULT_SHARE: f64 = 0.25;
@@ -33,10 +34,18 @@ impl KvMemory {
     /// no more than a quarter of what is free.
     ///
     /// # Errors
-    /// If a share is asked for and the system does not tell what is free.
+    /// If more bytes are asked for than are free, or a share and the system does not tell what is.
     pub fn budget(asked: Option<Self>, useful: u64) -> Result<u64> {
-        let share = |share: f64, free: u64| (free as f64 * share) as u64;
-        match (asked, free_memory()) {
+        Self::budget_of(asked, useful, free_memory())
+    }
+
+    fn budget_of(asked: Option<Self>, useful: u64, free: Option<Free>) -> Result<u64> {
+        let share = |share: f64, free: Free| (free.bytes as f64 * share) as u64;
+        match (asked, free) {
+            (Some(Self::Bytes(bytes)), Some(free)) if bytes > free.bytes => Err(invalid(format!(
+                "asks for {bytes} bytes, and {} are free, by {}: give less, or a share such as 0.25",
+                free.bytes, free.bound
+            ))),
             (Some(Self::Bytes(bytes)), _) => Ok(bytes),
             (Some(Self::Share(part)), Some(free)) => Ok(share(part, free)),
             (Some(Self::Share(_)), None) => Err(invalid(
@@ -75,34 +84,16 @@ impl FromStr for KvMemory {
     }
 }
 
-/// Bytes that this process may still take: what the system has, and what its control group may.
-fn free_memory() -> Option<u64> {
-    let meminfo = fs::read_to_string("/proc/meminfo").ok()?;
-    let line = meminfo
-        .lines()
-        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    let kibibytes: u64 = line.split_whitespace().next()?.parse().ok()?;
-    let group = |file: &str| -> Option<u64> {
-        let text = fs::read_to_string(format!("/sys/fs/cgroup/{file}")).ok()?;
-        text.trim().parse().ok()
-    };
-    // `memory.max` is the word `max` where there is no limit.
-    let limit = group("memory.max");
-    let group_free = limit.map(|limit| limit.saturating_sub(group("memory.current").unwrap_or(0)));
-    let free = kibibytes * 1024;
-    Some(group_free.map_or(free, |group| group.min(free)))
-}
-
 fn invalid(reason: String) -> Error {
     Error::InvalidParameter {
-        field: "kv_memory",
+        field: "--kv-memory",
         reason,
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::KvMemory;
+    use super::{Free, KvMemory};
 
     #[test]
     fn bytes_units_and_shares_are_told_apart() {
@@ -119,9 +110,31 @@ mod tests {
     }
 
     #[test]
-    fn the_default_takes_no_more_than_is_useful() {
-        assert_eq!(KvMemory::budget(None, 4096).unwrap(), 4096);
-        let asked = Some(KvMemory::Bytes(1 << 40));
-        assert_eq!(KvMemory::budget(asked, 4096).unwrap(), 1 << 40);
+    fn the_default_takes_what_is_useful_and_a_part_of_what_is_free() {
+        let free = |bytes| {
+            Some(Free {
+                bytes,
+                bound: "the machine",
+            })
+        };
+        let budget = |asked, free| KvMemory::budget_of(asked, 4096, free);
+        assert_eq!(budget(None, free(1 << 20)).unwrap(), 4096);
+        assert_eq!(budget(None, free(4000)).unwrap(), 1000);
+        assert_eq!(budget(None, None).unwrap(), 4096);
+        assert_eq!(
+            budget(Some(KvMemory::Share(0.5)), free(4000)).unwrap(),
+            2000
+        );
+        assert_eq!(
+            budget(Some(KvMemory::Bytes(3000)), free(4000)).unwrap(),
+            3000
+        );
+        assert_eq!(budget(Some(KvMemory::Bytes(5000)), None).unwrap(), 5000);
+        let refused = budget(Some(KvMemory::Bytes(5000)), free(4000));
+        let refused = refused.unwrap_err().to_string();
+        assert!(
+            refused.contains("5000") && refused.contains("4000"),
+            "{refused}"
+        );
     }
 }

@@ -3,6 +3,7 @@
 
 mod args;
 mod client;
+mod free;
 mod grpc;
 mod life;
 mod logging;
