@@ -3,7 +3,6 @@
 mod bench;
 mod chart;
 mod check;
-mod client;
 mod connect;
 mod demo;
 mod generate;
@@ -15,6 +14,7 @@ mod summary;
 mod terminal;
 
 use clap::{Parser, Subcommand};
+use dssd::client;
 use dssd_common::serve::{LogFormat, init_logging};
 use std::process::ExitCode;
 

@@ -17,9 +17,12 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
-use tokio::sync::{Semaphore, mpsc};
+use tokio::{
+    sync::{Semaphore, mpsc},
+    time::timeout,
+};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
@@ -31,6 +34,20 @@ const OUTBOX: usize = 16;
 /// Messages of one stream that may wait for the engine; further ones stay with the verifier, held
 /// back by flow control. An honest verifier has a few under way.
 const INBOX: usize = 64;
+
+/// How long a verifier may be silent on a stream, which holds one of a few places.
+#[derive(Clone, Copy)]
+struct Silence {
+    /// Before it has said what the stream is for.
+    first: Duration,
+    /// Afterwards: verifiers rest where drafts do not pay, and while their clients do not read.
+    later: Duration,
+}
+
+const SILENCE: Silence = Silence {
+    first: Duration::from_secs(30),
+    later: Duration::from_secs(600),
+};
 
 /// The Drafting service.
 pub(crate) struct Server {
@@ -69,7 +86,7 @@ impl Drafting for Server {
         }
         let over = CancellationToken::new();
         let engine = self.engine.clone();
-        let inbound = forward(engine.clone(), key, request.into_inner());
+        let inbound = forward(engine.clone(), key, request.into_inner(), SILENCE);
         let inbound = over.clone().run_until_cancelled_owned(inbound);
         tokio::spawn(async move {
             if let (Some(Err(status)), Some(outbox)) = (inbound.await, complaints.upgrade()) {
@@ -97,20 +114,28 @@ impl Drafting for Server {
     }
 }
 
-/// Hands the verifier's messages to the engine, until it half-closes or is gone. An error is why
-/// they cannot be read any more.
+/// Hands the verifier's messages to the engine, until it half-closes, is gone, or says nothing
+/// for long. An error is why they cannot be read any more.
 async fn forward(
     engine: EngineHandle,
     key: StreamKey,
     inbound: impl Stream<Item = Result<VerifierMessage, Status>>,
+    silence: Silence,
 ) -> Result<(), Status> {
     let room = Arc::new(Semaphore::new(INBOX));
     let mut inbound = pin!(inbound);
+    let mut limit = silence.first;
     // The semaphore is never closed.
     while let Ok(permit) = Arc::clone(&room).acquire_owned().await {
-        let Some(message) = inbound.next().await.transpose()? else {
-            break;
+        let message = match timeout(limit, inbound.next()).await {
+            Ok(Some(message)) => message?,
+            Ok(None) => break,
+            Err(_) => {
+                tracing::warn!(?limit, "a verifier says nothing: its stream is ended");
+                break;
+            }
         };
+        limit = silence.later;
         let incoming = Incoming {
             message: Box::new(message),
             arrived: Instant::now(),
@@ -151,6 +176,19 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_stream_that_says_nothing_is_given_up() {
+        let (engine, queue) = EngineHandle::detached();
+        let (short, long) = (Duration::from_millis(20), Duration::from_secs(3600));
+        let impatient = |first, later| Silence { first, later };
+        let silent = futures::stream::pending();
+        forward(engine.clone(), StreamKey(1), silent, impatient(short, long)).await;
+        let once = futures::stream::iter([Ok(VerifierMessage::default())]);
+        let then_silent = once.chain(futures::stream::pending());
+        forward(engine, StreamKey(2), then_silent, impatient(long, short)).await;
+        assert_eq!(queue.try_iter().count(), 1);
+    }
+
+    #[tokio::test]
     async fn a_flood_is_held_back_until_the_engine_has_room() {
         let (engine, queue) = EngineHandle::detached();
         let taken = Cell::new(0);
@@ -158,7 +196,7 @@ mod tests {
             taken.set(taken.get() + 1);
             Ok(VerifierMessage::default())
         });
-        let mut forwarding = pin!(forward(engine, StreamKey(1), flood));
+        let mut forwarding = pin!(forward(engine, StreamKey(1), flood, SILENCE));
         assert!(futures::poll!(&mut forwarding).is_pending());
         assert_eq!(taken.get(), INBOX);
         assert!(futures::poll!(&mut forwarding).is_pending());

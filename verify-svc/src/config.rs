@@ -77,6 +77,15 @@ pub struct Config {
     /// Whether the HTTP port shows a page that sends prompts and shows which tokens were drafted: on or off
     #[arg(long, env = "DSSD_PAGE", default_value_t = Switch::Off)]
     pub page: Switch,
+    /// Time that a client may leave what was sent unread: its generation rests, keeps its place, and is ended after this
+    #[arg(
+        long,
+        env = "DSSD_READ_TIMEOUT",
+        value_name = "SECONDS",
+        value_parser = parse_seconds,
+        default_value = "60"
+    )]
+    pub read_timeout: Duration,
 }
 
 impl AsRef<ServeArgs> for Config {

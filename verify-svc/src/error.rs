@@ -47,6 +47,11 @@ pub enum Error {
     /// The time that the client gave is over.
     #[error("the deadline has passed")]
     DeadlineExceeded,
+    /// The client has not read what was sent.
+    #[error(
+        "nothing was read for {0:?}, so the generation was ended: resume it with the tokens received"
+    )]
+    Unread(Duration),
     /// Start-up: a setting is wrong or contradicts another.
     #[error("{0}")]
     Config(String),
@@ -120,6 +125,7 @@ impl From<Error> for Status {
             ),
             Error::Draining => (Code::Unavailable, ErrorDetails::new()),
             Error::DeadlineExceeded => (Code::DeadlineExceeded, ErrorDetails::new()),
+            Error::Unread(_) => (Code::Aborted, ErrorDetails::new()),
             Error::Config(_) | Error::Internal { .. } => (Code::Internal, ErrorDetails::new()),
             Error::Common(fault) => {
                 let error = Error::internal("the model", fault);

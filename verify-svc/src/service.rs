@@ -96,6 +96,7 @@ async fn serve(
         max_prefill_rows: config.max_prefill_rows(),
         max_queue: config.max_queue(),
         max_queue_wait: config.max_queue_wait,
+        read_timeout: config.read_timeout,
     };
     // Names are resolved as long as generations may run, so beyond the shutdown.
     let ended = CancellationToken::new();

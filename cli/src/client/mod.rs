@@ -9,7 +9,7 @@ use dssd_proto::v1::{
     RoundTrace, Tokens, generate_stream_response::Event, generation_client::GenerationClient,
 };
 use progress::Progress;
-pub(crate) use progress::{Cut, Generated, bits};
+pub use progress::{Cut, Generated, bits};
 use std::{
     error::Error as _,
     iter,
@@ -26,7 +26,7 @@ const START_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Servers of one model that stand in for each other. Clones share the connections.
 #[derive(Clone)]
-pub(crate) struct Client {
+pub struct Client {
     servers: Vec<Server>,
     current: usize,
     time_limit: Option<Duration>,
@@ -39,7 +39,7 @@ struct Server {
 }
 
 /// What a caller may watch.
-pub(crate) enum Update<'a> {
+pub enum Update<'a> {
     /// The stream began, for the first time or again.
     Started(&'a PromptInfo),
     /// New tokens.
@@ -50,12 +50,12 @@ pub(crate) enum Update<'a> {
 
 impl Client {
     /// A client of one or more servers; connects when it first asks.
-    pub(crate) fn new(servers: &[Uri]) -> Self {
+    pub fn new(servers: &[Uri]) -> Self {
         Self::with(&Dialer::default(), servers)
     }
 
     /// The same, of servers that `dialer` reaches.
-    pub(crate) fn with(dialer: &Dialer, servers: &[Uri]) -> Self {
+    pub fn with(dialer: &Dialer, servers: &[Uri]) -> Self {
         let server = |uri: &Uri| Server {
             uri: uri.clone(),
             generation: GenerationClient::new(dialer.wire(uri))
@@ -69,12 +69,12 @@ impl Client {
     }
 
     /// Gives every generation so much time, attempts at other servers included.
-    pub(crate) fn within(self, time_limit: Option<Duration>) -> Self {
+    pub fn within(self, time_limit: Option<Duration>) -> Self {
         Self { time_limit, ..self }
     }
 
     /// The server that is asked at present.
-    pub(crate) fn server(&self) -> GenerationClient<Wire> {
+    pub fn server(&self) -> GenerationClient<Wire> {
         self.servers[self.current].generation.clone()
     }
 
@@ -84,7 +84,7 @@ impl Client {
     }
 
     /// Waits, with a bound, until the server answers.
-    pub(crate) async fn ready(&self) -> Result<()> {
+    pub async fn ready(&self) -> Result<()> {
         let asked = Instant::now();
         loop {
             match self.server().get_server_info(GetServerInfoRequest {}).await {
@@ -100,7 +100,7 @@ impl Client {
     }
 
     /// Generates, on another server if one fails.
-    pub(crate) async fn generate(
+    pub async fn generate(
         &mut self,
         request: GenerateRequest,
         watch: &mut (dyn FnMut(Update<'_>) + Send),
@@ -189,7 +189,8 @@ impl Client {
 /// Whether another attempt, here or elsewhere, may fare better.
 fn is_passing(status: &Status) -> bool {
     match status.code() {
-        Code::Unavailable | Code::ResourceExhausted => true,
+        // ABORTED: what came was not read in time.
+        Code::Unavailable | Code::ResourceExhausted | Code::Aborted => true,
         // A connection that breaks under a stream shows as one of these, with its cause.
         Code::Unknown | Code::Internal | Code::Cancelled => status.source().is_some(),
         _ => false,
@@ -197,7 +198,7 @@ fn is_passing(status: &Status) -> bool {
 }
 
 /// A status in words, with its first cause where it has one.
-pub(crate) fn failure(status: &Status) -> anyhow::Error {
+pub fn failure(status: &Status) -> anyhow::Error {
     let cause = iter::successors(status.source(), |&cause| cause.source()).last();
     match cause.map(ToString::to_string) {
         Some(cause) if !status.message().contains(&cause) => {
@@ -206,6 +207,3 @@ pub(crate) fn failure(status: &Status) -> anyhow::Error {
         _ => anyhow::anyhow!("{:?}: {}", status.code(), status.message()),
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -8,33 +8,37 @@ use std::time::Instant;
 use tonic::Status;
 
 /// A whole generation.
-pub(crate) struct Generated {
+pub struct Generated {
     /// Without those that the request resumed from; the same holds for `text` and `logprobs`.
-    pub(crate) token_ids: Vec<u32>,
-    pub(crate) text: String,
+    pub token_ids: Vec<u32>,
+    /// All of it.
+    pub text: String,
     /// One for each token, or none if the request asked for none.
-    pub(crate) logprobs: Vec<TokenLogprobs>,
+    pub logprobs: Vec<TokenLogprobs>,
     /// The ends of the messages that the tokens came in.
-    pub(crate) cuts: Vec<Cut>,
-    pub(crate) prompt_info: PromptInfo,
-    pub(crate) finish: FinishInfo,
+    pub cuts: Vec<Cut>,
+    /// What the newest stream began with.
+    pub prompt_info: PromptInfo,
+    /// How it ended.
+    pub finish: FinishInfo,
     /// How often another stream went on where one was lost.
-    pub(crate) resumed: u32,
+    pub resumed: u32,
     /// Tokens per second from the first token to the last; 0 for fewer than two arrivals.
-    pub(crate) tokens_per_second: f64,
+    pub tokens_per_second: f64,
 }
 
 /// A place in an answer from which it can be resumed: all the text of the tokens before had come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Cut {
-    pub(crate) tokens: usize,
+pub struct Cut {
+    /// Tokens before it.
+    pub tokens: usize,
     /// Bytes of their text.
-    pub(crate) bytes: usize,
+    pub bytes: usize,
 }
 
 impl Generated {
     /// What continues this generation after its first `tokens` ones.
-    pub(crate) fn resume(&self, tokens: usize) -> Option<Resume> {
+    pub fn resume(&self, tokens: usize) -> Option<Resume> {
         Some(Resume {
             token_ids: self.token_ids.get(..tokens)?.to_vec(),
             seed: self.prompt_info.sampling.as_ref()?.seed,
@@ -43,7 +47,7 @@ impl Generated {
     }
 
     /// Whether another run gave the same tokens and text, and log-probabilities of the same bits.
-    pub(crate) fn has_answer_of(&self, other: &Self) -> bool {
+    pub fn has_answer_of(&self, other: &Self) -> bool {
         let same = |(a, b)| bits(a) == bits(b);
         self.token_ids == other.token_ids
             && self.text == other.text
@@ -54,7 +58,7 @@ impl Generated {
 
 /// The numbers of an entry with their exact bits: token, rank, and log-probability of the token
 /// itself, then token and log-probability of each likely one.
-pub(crate) fn bits(entry: &TokenLogprobs) -> Vec<u32> {
+pub fn bits(entry: &TokenLogprobs) -> Vec<u32> {
     let own = [entry.token_id, entry.rank, entry.logprob.to_bits()];
     let top = entry.top.iter();
     let top = top.flat_map(|top| [top.token_id, top.logprob.to_bits()]);

@@ -71,7 +71,7 @@ impl KvCache {
         let needed = layout.blocks_for(1);
         if blocks < needed {
             return Err(Error::InvalidParameter {
-                field: "kv_memory",
+                field: "--kv-memory",
                 reason: format!(
                     "{budget_bytes} bytes hold {blocks} blocks of {} bytes, one sequence needs {needed}",
                     layout.block_bytes()

@@ -1,7 +1,8 @@
 //! How much memory the KV cache may have.
 
+use super::free::{Free, free_memory};
 use crate::{Error, Result};
-use std::{fs, str::FromStr};
+use std::str::FromStr;
 
 /// Part of the free memory that is taken where nothing is said.
 const DEFAULT_SHARE: f64 = 0.25;
@@ -33,17 +34,19 @@ impl KvMemory {
     /// no more than a quarter of what is free.
     ///
     /// # Errors
-    /// If more bytes are asked for than there are, free or not, or a share of what the system does
-    /// not tell.
+    /// If more bytes are asked for than are free, or a share and the system does not tell what is.
     pub fn budget(asked: Option<Self>, useful: u64) -> Result<u64> {
-        let share = |share: f64, free: u64| (free as f64 * share) as u64;
-        match (asked, free_memory()) {
-            (Some(Self::Bytes(bytes)), _) => match whole_memory() {
-                Some(whole) if bytes > whole => Err(invalid(format!(
-                    "{bytes} bytes are more than this machine, or the control group, has: {whole}"
-                ))),
-                _ => Ok(bytes),
-            },
+        Self::budget_of(asked, useful, free_memory())
+    }
+
+    fn budget_of(asked: Option<Self>, useful: u64, free: Option<Free>) -> Result<u64> {
+        let share = |share: f64, free: Free| (free.bytes as f64 * share) as u64;
+        match (asked, free) {
+            (Some(Self::Bytes(bytes)), Some(free)) if bytes > free.bytes => Err(invalid(format!(
+                "asks for {bytes} bytes, and {} are free, by {}: give less, or a share such as 0.25",
+                free.bytes, free.bound
+            ))),
+            (Some(Self::Bytes(bytes)), _) => Ok(bytes),
             (Some(Self::Share(part)), Some(free)) => Ok(share(part, free)),
             (Some(Self::Share(_)), None) => Err(invalid(
                 "this system does not tell how much memory is free: give a number of bytes"
@@ -81,43 +84,16 @@ impl FromStr for KvMemory {
     }
 }
 
-/// Bytes that this process may still take: what the system has, and what its control group may.
-fn free_memory() -> Option<u64> {
-    let free = system_memory("MemAvailable:")?;
-    let used = group_memory("memory.current").unwrap_or(0);
-    let group = group_memory("memory.max").map(|most| most.saturating_sub(used));
-    Some(group.map_or(free, |group| group.min(free)))
-}
-
-/// Bytes that this process could take at most, were it alone.
-fn whole_memory() -> Option<u64> {
-    let whole = system_memory("MemTotal:")?;
-    Some(group_memory("memory.max").map_or(whole, |group| group.min(whole)))
-}
-
-fn system_memory(name: &str) -> Option<u64> {
-    let meminfo = fs::read_to_string("/proc/meminfo").ok()?;
-    let line = meminfo.lines().find_map(|line| line.strip_prefix(name))?;
-    let kibibytes: u64 = line.split_whitespace().next()?.parse().ok()?;
-    Some(kibibytes.saturating_mul(1024))
-}
-
-/// A number of the control group; `memory.max` is the word `max` where there is no limit.
-fn group_memory(file: &str) -> Option<u64> {
-    let text = fs::read_to_string(format!("/sys/fs/cgroup/{file}")).ok()?;
-    text.trim().parse().ok()
-}
-
 fn invalid(reason: String) -> Error {
     Error::InvalidParameter {
-        field: "kv_memory",
+        field: "--kv-memory",
         reason,
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::KvMemory;
+    use super::{Free, KvMemory};
 
     #[test]
     fn bytes_units_and_shares_are_told_apart() {
@@ -134,16 +110,31 @@ mod tests {
     }
 
     #[test]
-    fn the_default_takes_no_more_than_is_useful() {
-        assert_eq!(KvMemory::budget(None, 4096).unwrap(), 4096);
-        let asked = Some(KvMemory::Bytes(1 << 20));
-        assert_eq!(KvMemory::budget(asked, 4096).unwrap(), 1 << 20);
-    }
-
-    #[test]
-    fn more_than_the_machine_has_is_refused_before_it_is_taken() {
-        let asked = Some(KvMemory::Bytes(u64::MAX));
-        let error = KvMemory::budget(asked, 4096).unwrap_err().to_string();
-        assert!(error.contains("18446744073709551615 bytes"), "{error}");
+    fn the_default_takes_what_is_useful_and_a_part_of_what_is_free() {
+        let free = |bytes| {
+            Some(Free {
+                bytes,
+                bound: "the machine",
+            })
+        };
+        let budget = |asked, free| KvMemory::budget_of(asked, 4096, free);
+        assert_eq!(budget(None, free(1 << 20)).unwrap(), 4096);
+        assert_eq!(budget(None, free(4000)).unwrap(), 1000);
+        assert_eq!(budget(None, None).unwrap(), 4096);
+        assert_eq!(
+            budget(Some(KvMemory::Share(0.5)), free(4000)).unwrap(),
+            2000
+        );
+        assert_eq!(
+            budget(Some(KvMemory::Bytes(3000)), free(4000)).unwrap(),
+            3000
+        );
+        assert_eq!(budget(Some(KvMemory::Bytes(5000)), None).unwrap(), 5000);
+        let refused = budget(Some(KvMemory::Bytes(5000)), free(4000));
+        let refused = refused.unwrap_err().to_string();
+        assert!(
+            refused.contains("5000") && refused.contains("4000"),
+            "{refused}"
+        );
     }
 }

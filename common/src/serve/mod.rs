@@ -5,6 +5,7 @@ mod args;
 mod client;
 mod connection;
 mod door;
+mod free;
 mod gate;
 mod grpc;
 mod health;

@@ -72,7 +72,7 @@ impl ModelSettings {
         let wanted = self.max_context.unwrap_or(positions);
         if wanted == 0 || wanted > positions {
             return Err(Error::InvalidParameter {
-                field: "max_context",
+                field: "--max-context",
                 reason: format!("is {wanted}, must be 1 to {positions}, as the model"),
             });
         }
@@ -217,7 +217,7 @@ mod tests {
             let named = matches!(
                 error,
                 Error::InvalidParameter {
-                    field: "max_context",
+                    field: "--max-context",
                     ..
                 }
             );

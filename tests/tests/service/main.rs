@@ -26,6 +26,7 @@ mod reflection;
 mod refusals;
 mod rotation;
 mod shares;
+mod slow_reader;
 mod soak;
 mod strangers;
 mod support;

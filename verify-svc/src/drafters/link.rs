@@ -8,14 +8,19 @@ use crate::{
 use dssd_proto::v1::{
     DrafterMessage, VerifierMessage, drafter_message, drafting_client::DraftingClient,
 };
-use std::{net::SocketAddr, time::Duration};
-use tokio::sync::mpsc;
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 
 /// Messages to a drafter that may wait: a Commit for each round, and rounds wait for answers.
 const OUTBOX: usize = 64;
+/// Messages of one drafter's stream that may wait for the engine; further ones stay with the
+/// drafter, held back by flow control. An honest one has at most three under way.
+const INBOX: usize = 16;
+/// Largest message that is read: thousands of drafted tokens.
+const MAX_MESSAGE_BYTES: usize = 128 << 10;
 /// A stream that ends sooner than this without a Ready counts as a failure of its drafter.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -33,7 +38,12 @@ pub enum LinkEvent {
         sender: LinkSender,
     },
     /// A message from the drafter.
-    Message(DrafterMessage),
+    Message {
+        /// What it says.
+        message: DrafterMessage,
+        /// The stream's right to have one more message queued.
+        _permit: OwnedSemaphorePermit,
+    },
     /// The stream is over, by the drafter's doing or the network's.
     Lost,
     /// The drafter does not do what this generation asks for (an exit head that it lacks, say).
@@ -52,7 +62,7 @@ pub(super) async fn run(
         let (address, wire) = table.choose().await;
         let _stream = StreamCount { table, address };
         let (sender, outbox) = mpsc::channel(OUTBOX);
-        let mut client = DraftingClient::new(wire);
+        let mut client = DraftingClient::new(wire).max_decoding_message_size(MAX_MESSAGE_BYTES);
         let opening =
             tokio::time::timeout(OPEN_TIMEOUT, client.draft(ReceiverStream::new(outbox))).await;
         let mut inbox = match opening {
@@ -74,11 +84,13 @@ pub(super) async fn run(
         if !send(LinkEvent::Attached { address, sender }) {
             return;
         }
-        loop {
+        let room = Arc::new(Semaphore::new(INBOX));
+        // The semaphore is never closed.
+        while let Ok(_permit) = Arc::clone(&room).acquire_owned().await {
             match inbox.message().await {
                 Ok(Some(message)) => {
                     take_note(table, address, &message);
-                    if !send(LinkEvent::Message(message)) {
+                    if !send(LinkEvent::Message { message, _permit }) {
                         return;
                     }
                 }

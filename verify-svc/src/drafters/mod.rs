@@ -25,6 +25,8 @@ use tonic::transport::Uri;
 
 /// How often names are resolved again.
 const RESOLVE_INTERVAL: Duration = Duration::from_secs(3);
+/// Time for one name; what is known of it stays meanwhile.
+const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Time for a drafter to say how its heads fare.
 const INFO_TIMEOUT: Duration = Duration::from_secs(1);
@@ -111,7 +113,11 @@ async fn resolve_all(names: &[Uri], table: &Table) {
     let mut complete = true;
     for name in names {
         let host = name.host().unwrap_or_default().trim_matches(['[', ']']);
-        match tokio::net::lookup_host((host, name.port_u16().unwrap_or(50052))).await {
+        let lookup = tokio::net::lookup_host((host, name.port_u16().unwrap_or(50052)));
+        match timeout(RESOLVE_TIMEOUT, lookup)
+            .await
+            .unwrap_or_else(|late| Err(late.into()))
+        {
             Ok(addresses) => found.extend(addresses.map(|address| (address, name.clone()))),
             Err(error) => {
                 complete = false;

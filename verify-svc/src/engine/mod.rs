@@ -4,6 +4,7 @@
 mod cost;
 mod desk;
 mod early_exit;
+mod events;
 mod generation;
 mod link;
 mod logprobs;
@@ -14,9 +15,8 @@ mod scheduler;
 mod scoring;
 mod work;
 
-pub use request::{
-    DraftRequest, Event, EventSender, GenerateRequest, Score, ScoreRequest, StopRules,
-};
+pub use events::{Event, EventReceiver, EventSender};
+pub use request::{DraftRequest, GenerateRequest, Score, ScoreRequest, StopRules};
 
 use crate::{
     Error, Result,
@@ -58,6 +58,8 @@ pub struct EngineLimits {
     pub max_queue: usize,
     /// How long each waits.
     pub max_queue_wait: Duration,
+    /// Time in which a client must read something.
+    pub read_timeout: Duration,
 }
 
 /// What the engine is told.
@@ -71,9 +73,9 @@ pub(crate) enum Command {
     Shutdown,
 }
 
-/// The way to the engine. Commands are few for each running sequence – a request, its end, and one
-/// message for each round – and the desk lets in a bounded number of those, so the channel has no
-/// bound of its own.
+/// The way to the engine. Commands are few for each running sequence – a request, its end, and a
+/// bounded number of messages of its drafter – and the desk lets in a bounded number of those, so
+/// the channel has no bound of its own.
 #[derive(Clone)]
 pub struct EngineHandle {
     commands: mpsc::Sender<Command>,

@@ -1,14 +1,11 @@
 //! What the engine is asked for and what it answers.
 
+use super::events::{Event, EventSender};
 use crate::metrics::Call;
 use dssd_common::{exit::ExitRule, sampling::SamplingParams, serve::ClientId};
 use dssd_proto::v1;
 use std::{sync::Arc, time::Instant};
-use tokio::sync::{mpsc, oneshot};
-
-/// Events of one generation. Their number is bounded by the generation's `max_new_tokens`,
-/// so the channel needs no bound of its own.
-pub type EventSender = mpsc::UnboundedSender<Event>;
+use tokio::sync::oneshot;
 
 /// A checked request to generate.
 #[derive(Debug)]
@@ -67,7 +64,7 @@ impl GenerateRequest {
         let event = Event::Finished(Box::new(info));
         self.call.told(&event);
         // Nobody listens any more if the call was cancelled.
-        _ = self.events.send(event);
+        self.events.send(event);
     }
 
     /// Whether this is what `client` calls `request_id`.
@@ -94,19 +91,6 @@ pub struct DraftRequest {
     pub open: v1::Open,
     /// Tokens of one draft at most.
     pub max_draft_tokens: usize,
-}
-
-/// What happens in a generation, in order.
-#[derive(Debug)]
-pub enum Event {
-    /// Committed tokens with all of their text.
-    Tokens(v1::Tokens),
-    /// One round, if traced.
-    Round(v1::RoundTrace),
-    /// The end; nothing follows.
-    Finished(Box<v1::FinishInfo>),
-    /// The end by a fault; nothing follows.
-    Failed(crate::Error),
 }
 
 /// A checked request for log-probabilities.

@@ -1,17 +1,19 @@
 //! From the engine's events to messages for the client.
 
 use super::Messages;
-use crate::{Error, engine::Event};
+use crate::{
+    Error,
+    engine::{Event, EventReceiver},
+};
 use dssd_proto::v1::{self, generate_stream_response::Event as Message};
 use futures::{
     StreamExt as _, TryStreamExt as _,
     stream::{self},
 };
-use tokio::sync::mpsc::UnboundedReceiver;
 use tonic::Status;
 
 /// A streamed answer: `prompt_info`, then every event up to the last one.
-pub(super) fn messages(prompt_info: v1::PromptInfo, events: UnboundedReceiver<Event>) -> Messages {
+pub(super) fn messages(prompt_info: v1::PromptInfo, events: EventReceiver) -> Messages {
     let first = stream::iter([Ok(message(Message::PromptInfo(prompt_info)))]);
     let rest = stream::unfold(Some(events), |events| async {
         let mut events = events?;

@@ -10,7 +10,7 @@ mod speculation;
 use crate::{
     Error,
     drafters::Drafters,
-    engine::{EngineHandle, ScoreRequest},
+    engine::{EngineHandle, EventSender, ScoreRequest},
     metrics::{Call, Metrics},
     served::Served,
 };
@@ -71,7 +71,7 @@ impl Server {
         let checked = self
             .blocking(move |served| served.check_generate(request))
             .await?;
-        let (events, received) = tokio::sync::mpsc::unbounded_channel();
+        let (events, received) = EventSender::new();
         let request = checked.into_engine_request(client, deadline.instant(), events, call);
         self.engine.generate(request.engine).await?;
         Ok(answer::messages(request.prompt_info, received))

@@ -12,8 +12,9 @@ pub(super) use place::{Place, Ticket};
 
 use super::{
     Command, EngineLimits,
+    events::WeakEvents,
     generation::Generation,
-    request::{Event, GenerateRequest, ScoreRequest},
+    request::{GenerateRequest, ScoreRequest},
 };
 use crate::{Error, Result};
 use dssd_common::{
@@ -27,7 +28,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
     time::Instant,
 };
-use tokio::sync::{mpsc::WeakUnboundedSender, oneshot};
+use tokio::sync::oneshot;
 
 /// A name that is in use, and whose it is.
 type Name = (ClientId, String);
@@ -55,7 +56,7 @@ struct State {
 struct Named {
     ticket: u64,
     /// Closed as soon as the call is cancelled: its name is free then, before the engine knows.
-    events: WeakUnboundedSender<Event>,
+    events: WeakEvents,
 }
 
 /// What waits: a request, since when, and the way back to who asked.
@@ -127,7 +128,7 @@ impl Desk {
         let blocks = self.layout.blocks_for(Generation::capacity(&request));
         self.check_size("max_new_tokens", blocks)?;
         let name = (request.client, request.request_id.clone());
-        let events = request.events.downgrade();
+        let events = request.events.watch();
         let client = request.client;
         let work = Work::Generate(Box::new(request), reply);
         self.enter(client, Some((name, events)), blocks, work)
@@ -158,7 +159,7 @@ impl Desk {
     fn enter(
         self: &Arc<Self>,
         client: ClientId,
-        name: Option<(Name, WeakUnboundedSender<Event>)>,
+        name: Option<(Name, WeakEvents)>,
         blocks: usize,
         work: Work,
     ) -> Result<Ticket> {
@@ -336,7 +337,7 @@ impl State {
     }
 
     fn uses(&self, name: &Name) -> bool {
-        let open = |named: &Named| named.events.upgrade().is_some_and(|e| !e.is_closed());
+        let open = |named: &Named| named.events.is_read();
         self.names.get(name).is_some_and(open)
     }
 

@@ -1,8 +1,7 @@
 use super::*;
-use crate::engine::StopRules;
+use crate::engine::{Event, EventReceiver, EventSender, StopRules};
 use dssd_common::sampling::SamplingParams;
 use std::time::Duration;
-use tokio::sync::mpsc::UnboundedReceiver;
 
 fn client(name: &str) -> ClientId {
     ClientId::of_token(name.as_bytes())
@@ -20,7 +19,7 @@ struct Engine {
 struct Asked {
     ticket: Ticket,
     answer: oneshot::Receiver<Result<()>>,
-    events: UnboundedReceiver<Event>,
+    events: EventReceiver,
 }
 
 impl Engine {
@@ -39,6 +38,7 @@ impl Engine {
             max_prefill_rows: 8,
             max_queue,
             max_queue_wait: Duration::ZERO,
+            read_timeout: Duration::MAX,
         };
         let (commands, inbox) = mpsc::channel();
         Self {
@@ -49,7 +49,7 @@ impl Engine {
     }
 
     fn ask_of(&self, who: &str, id: &str, blocks: usize) -> Result<Asked> {
-        let (events, received) = tokio::sync::mpsc::unbounded_channel();
+        let (events, received) = EventSender::new();
         let (reply, answer) = oneshot::channel();
         let request = GenerateRequest {
             client: client(who),

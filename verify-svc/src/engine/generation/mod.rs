@@ -5,11 +5,12 @@ mod report;
 use super::{
     GenerationKey, Place,
     early_exit::EarlyExit,
+    events::{Event, LOOK_AGAIN},
     link::Link,
     logprobs::token_logprobs,
     output::Output,
     pass::Passenger,
-    request::{Event, GenerateRequest},
+    request::GenerateRequest,
     work::{End, Outcome, PassResult, Turn, Work, WorkKind},
 };
 use crate::{
@@ -47,6 +48,8 @@ pub(super) struct Generation {
     /// Given back after the sequence is closed.
     #[expect(dead_code, reason = "it is held for its end")]
     place: Place,
+    /// When the client was found to have read too little for another turn.
+    unread_since: Option<Duration>,
 }
 
 impl Generation {
@@ -83,6 +86,7 @@ impl Generation {
             passes: 0,
             cached: 0,
             verify_time: Duration::ZERO,
+            unread_since: None,
             request,
             sequence,
             place,
@@ -103,6 +107,13 @@ impl Generation {
             return Some("is not ready to draft in time");
         }
         self.session.is_silent().then_some("sends no proposals")
+    }
+
+    /// Whether the client has made no room for another turn since `limit` ago.
+    pub(super) fn is_unread(&self, now: Duration, limit: Duration) -> bool {
+        let since = self.unread_since;
+        let waited = since.map_or(Duration::ZERO, |since| now.saturating_sub(since));
+        waited > limit && !self.request.events.has_room()
     }
 
     pub(super) fn remaining(&self) -> usize {
@@ -136,8 +147,14 @@ impl Generation {
         }
     }
 
-    /// What to compute next, in at most `budget` rows.
+    /// What to compute next, in at most `budget` rows. While its client does not read, a
+    /// generation keeps its place and computes nothing.
     pub(super) fn turn(&mut self, kv: &KvCache, budget: usize, now: Duration) -> Turn {
+        if !self.request.events.has_room() {
+            self.unread_since.get_or_insert(now);
+            return Turn::Wait(now + LOOK_AGAIN);
+        }
+        self.unread_since = None;
         let computed = kv.len(self.sequence, 0);
         let lacking = &self.history.tokens()[computed..];
         if lacking.is_empty() {
@@ -309,8 +326,7 @@ impl Generation {
 
     pub(super) fn emit(&self, event: Event) {
         self.request.call.told(&event);
-        // A closed channel is noticed at the next step.
-        _ = self.request.events.send(event);
+        self.request.events.send(event);
     }
 }
 

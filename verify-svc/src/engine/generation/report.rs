@@ -3,8 +3,8 @@
 use super::Generation;
 use crate::engine::{
     early_exit::EarlyExit,
+    events::Event,
     output::Stop,
-    request::Event,
     work::{End, Outcome, Work, WorkKind},
 };
 use dssd_proto::v1::{self, FinishReason, PlainReason};

@@ -5,8 +5,9 @@ use crate::{
     Error, Result,
     engine::{
         GenerationKey, Place,
+        events::Event,
         generation::Generation,
-        request::{Event, GenerateRequest, ScoreRequest},
+        request::{GenerateRequest, ScoreRequest},
         scoring::Scoring,
     },
     metrics::DrafterError,
@@ -77,6 +78,7 @@ impl Scheduler {
     /// Ends what nobody waits for any more.
     pub(super) fn expire(&mut self) {
         let now = Instant::now();
+        let read_timeout = self.parts.limits.read_timeout;
         let expired = |deadline: Option<Instant>| deadline.is_some_and(|deadline| deadline <= now);
         for index in (0..self.generations.len()).rev() {
             let request = &self.generations[index].request;
@@ -85,6 +87,9 @@ impl Scheduler {
             } else if expired(request.deadline) {
                 self.remove(index)
                     .emit(Event::Failed(Error::DeadlineExceeded));
+            } else if self.generations[index].is_unread(self.now(), read_timeout) {
+                self.remove(index)
+                    .emit(Event::Failed(Error::Unread(read_timeout)));
             } else if let Some(reason) = self.generations[index].gives_drafter_up(now) {
                 self.replace_drafter(index, DrafterError::Silent, reason);
             }

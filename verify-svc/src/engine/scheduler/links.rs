@@ -54,7 +54,8 @@ impl Scheduler {
                 let open = generation.session.attach();
                 self.send(index, open);
             }
-            LinkEvent::Message(message) => match generation.session.on_message(message, now) {
+            LinkEvent::Message { message, .. } => match generation.session.on_message(message, now)
+            {
                 Ok(answer) => {
                     if let Some(link) = generation
                         .link

@@ -7,8 +7,8 @@ mod plan;
 mod step;
 
 use super::{
-    Command, EngineHandle, EngineParts, cost::StepCost, generation::Generation, pass::Pass,
-    request::Event, scoring::Scoring, work::End,
+    Command, EngineHandle, EngineParts, cost::StepCost, events::Event, generation::Generation,
+    pass::Pass, scoring::Scoring, work::End,
 };
 use crate::Error;
 use dssd_common::sampling::Scratch;
@@ -17,6 +17,9 @@ use std::{
     sync::mpsc::{Receiver, RecvTimeoutError},
     time::{Duration, Instant},
 };
+
+/// Commands between two steps, so that a drafter that sends without end delays nobody.
+const COMMANDS_PER_STEP: usize = 1024;
 
 /// When the loop goes on.
 enum Wake {
@@ -94,7 +97,7 @@ impl Scheduler {
         };
         first
             .into_iter()
-            .chain(inbox.try_iter())
+            .chain(inbox.try_iter().take(COMMANDS_PER_STEP))
             .all(|command| self.handle_command(command))
     }
 

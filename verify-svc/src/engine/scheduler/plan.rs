@@ -69,9 +69,7 @@ impl Scheduler {
                     budget -= work.rows;
                     batch.work.push((index, work));
                 }
-                Turn::Wait(until) => {
-                    wait = Some(wait.map_or(until, |earliest| earliest.min(until)));
-                }
+                Turn::Wait(until) => wait = sooner(wait, until),
             }
         }
         budget = (budget + kept).min(bound);
@@ -88,9 +86,12 @@ impl Scheduler {
                 budget -= batch.scoring.len();
                 continue;
             };
-            if let Turn::Run(work) = self.generations[index].turn(kv, share, now) {
-                budget -= work.rows;
-                batch.work.push((index, work));
+            match self.generations[index].turn(kv, share, now) {
+                Turn::Run(work) => {
+                    budget -= work.rows;
+                    batch.work.push((index, work));
+                }
+                Turn::Wait(until) => wait = sooner(wait, until),
             }
         }
         (batch, wait)
@@ -112,4 +113,8 @@ impl Scheduler {
         filling.retain(|index| !doubles.contains(index));
         filling
     }
+}
+
+fn sooner(wait: Option<Duration>, until: Duration) -> Option<Duration> {
+    Some(wait.map_or(until, |earliest| earliest.min(until)))
 }

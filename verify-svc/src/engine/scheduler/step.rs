@@ -4,8 +4,8 @@ use super::{Scheduler, Wake, plan::Batch};
 use crate::{
     Error, Result,
     engine::{
+        events::Event,
         pass::{Passage, ReadRow},
-        request::Event,
         work::{End, PassResult, Work, WorkKind},
     },
     session::RoundHints,

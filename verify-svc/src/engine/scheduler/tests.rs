@@ -2,14 +2,15 @@
 
 use super::*;
 use crate::engine::{
-    Desk, EngineLimits, Event, GenerateRequest, ScoreRequest, StopRules, generation::Generation,
+    Desk, EngineLimits, EventReceiver, EventSender, GenerateRequest, ScoreRequest, StopRules,
+    generation::Generation,
 };
 use dssd_common::{
     sampling::SamplingParams,
     serve::{ClientId, Dtype, ModelSettings, open_model},
 };
 use std::sync::{Arc, mpsc};
-use tokio::sync::{mpsc::UnboundedReceiver, oneshot};
+use tokio::sync::oneshot;
 
 const LIMITS: EngineLimits = EngineLimits {
     max_sequences: 8,
@@ -17,6 +18,7 @@ const LIMITS: EngineLimits = EngineLimits {
     max_prefill_rows: 24,
     max_queue: 0,
     max_queue_wait: Duration::ZERO,
+    read_timeout: Duration::MAX,
 };
 
 /// A scheduler that steps when it is told to, and where commands to it arrive.
@@ -61,11 +63,7 @@ impl ByHand {
     }
 
     /// Starts a generation of `prompt`.
-    pub(super) fn generate(
-        &mut self,
-        prompt: Vec<u32>,
-        max_new_tokens: usize,
-    ) -> UnboundedReceiver<Event> {
+    pub(super) fn generate(&mut self, prompt: Vec<u32>, max_new_tokens: usize) -> EventReceiver {
         self.generate_for(ClientId::default(), prompt, max_new_tokens)
     }
 
@@ -74,8 +72,8 @@ impl ByHand {
         client: ClientId,
         prompt: Vec<u32>,
         max_new_tokens: usize,
-    ) -> UnboundedReceiver<Event> {
-        let (events, received) = tokio::sync::mpsc::unbounded_channel();
+    ) -> EventReceiver {
+        let (events, received) = EventSender::new();
         let request = GenerateRequest {
             client,
             request_id: format!("{}", self.scheduler.generations.len()),
@@ -136,7 +134,7 @@ impl ByHand {
     }
 }
 
-fn tokens(events: &mut UnboundedReceiver<Event>) -> usize {
+fn tokens(events: &mut EventReceiver) -> usize {
     let mut count = 0;
     while let Ok(event) = events.try_recv() {
         if let Event::Tokens(tokens) = event {

@@ -1,5 +1,12 @@
-use super::Client;
-use crate::pair::{self, Model};
+//! The client that resumes, against services in this process.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a failed step of a test is a failed test, helpers included"
+)]
+
+use dssd::client::Client;
+use dssd_common::{checkpoint::demo, serve::open_model};
 use dssd_proto::v1::{GenerateRequest, generate_request::Prompt};
 use std::{
     io::{Read as _, copy},
@@ -7,7 +14,55 @@ use std::{
     thread,
     time::Duration,
 };
+use tokio_util::sync::CancellationToken;
 use tonic::transport::Uri;
+
+/// A verifier of the demo model.
+struct Verifier {
+    address: SocketAddr,
+    shutdown: CancellationToken,
+    task: tokio::task::JoinHandle<verify_svc::Result<()>>,
+}
+
+impl Verifier {
+    async fn start() -> Self {
+        let (checkpoint, tokenizer) = open_model(None).unwrap();
+        let config = verify_svc::Config::for_model(demo::folder().unwrap());
+        let listener = listener().await;
+        let address = listener.local_addr().unwrap();
+        let shutdown = CancellationToken::new();
+        let service =
+            verify_svc::run_with(config, checkpoint, tokenizer, listener, shutdown.clone());
+        Self {
+            address,
+            shutdown,
+            task: tokio::spawn(service),
+        }
+    }
+
+    fn uri(&self) -> Uri {
+        uri(self.address)
+    }
+
+    async fn stop(self) {
+        self.shutdown.cancel();
+        self.task.await.unwrap().unwrap();
+    }
+}
+
+async fn listener() -> tokio::net::TcpListener {
+    let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
+    listener.await.unwrap()
+}
+
+/// An address at which nobody listens.
+async fn nowhere() -> Uri {
+    uri(listener().await.local_addr().unwrap())
+}
+
+fn uri(address: SocketAddr) -> Uri {
+    format!("http://{address}").parse().unwrap()
+}
 
 fn request() -> GenerateRequest {
     GenerateRequest {
@@ -37,26 +92,21 @@ fn breaking_way(server: SocketAddr, bytes: u64) -> Uri {
             });
         }
     });
-    format!("http://{address}").parse().unwrap()
+    uri(address)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broken_stream_goes_on_elsewhere_with_the_same_tokens() {
-    let model = Model::open(None).unwrap();
-    let listener = pair::listener().await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let verifier = pair::verifier(&model, Vec::new(), listener).unwrap();
-    let direct = verifier.uri().unwrap();
+    let verifier = Verifier::start().await;
+    let direct = verifier.uri();
     Client::new(std::slice::from_ref(&direct))
         .ready()
         .await
         .unwrap();
 
-    let way = breaking_way(address, 2000);
+    let way = breaking_way(verifier.address, 2000);
     // Nobody listens at the second address: connecting fails, and the third one is tried.
-    let nowhere = pair::listener().await.unwrap().local_addr().unwrap();
-    let nowhere = format!("http://{nowhere}").parse().unwrap();
-    let mut client = Client::new(&[way, nowhere, direct.clone()]);
+    let mut client = Client::new(&[way, nowhere().await, direct.clone()]);
     let broken = client.generate(request(), &mut |_| ()).await.unwrap();
     assert!(broken.resumed >= 1);
 
@@ -69,14 +119,12 @@ async fn a_broken_stream_goes_on_elsewhere_with_the_same_tokens() {
     assert_eq!(whole.resumed, 0);
     assert_eq!(broken.token_ids, whole.token_ids);
     assert_eq!(broken.text, whole.text);
-    verifier.stop().await.unwrap();
+    verifier.stop().await;
 }
 
 #[tokio::test]
 async fn a_server_that_is_not_there_is_an_error_and_not_a_hang() {
-    let nowhere = pair::listener().await.unwrap().local_addr().unwrap();
-    let nowhere: Uri = format!("http://{nowhere}").parse().unwrap();
-    let outcome = Client::new(&[nowhere])
+    let outcome = Client::new(&[nowhere().await])
         .generate(request(), &mut |_| ())
         .await;
     let error = format!("{:#}", outcome.err().unwrap());
@@ -88,9 +136,8 @@ async fn a_server_that_is_not_there_is_an_error_and_not_a_hang() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_not_finished_in_time_is_an_error_here_and_over_there() {
-    let model = Model::open(None).unwrap();
-    let verifier = pair::verifier(&model, Vec::new(), pair::listener().await.unwrap()).unwrap();
-    let client = Client::new(&[verifier.uri().unwrap()]);
+    let verifier = Verifier::start().await;
+    let client = Client::new(&[verifier.uri()]);
     client.ready().await.unwrap();
     let long = GenerateRequest {
         max_new_tokens: Some(1000),
@@ -109,5 +156,5 @@ async fn what_is_not_finished_in_time_is_an_error_here_and_over_there() {
     let mut within = client.within(Some(Duration::from_secs(60)));
     let whole = within.generate(request(), &mut |_| ()).await;
     assert_eq!(whole.unwrap().token_ids.len(), 150);
-    verifier.stop().await.unwrap();
+    verifier.stop().await;
 }
