@@ -1,5 +1,5 @@
 //! What draft-svc tells Prometheus. Counting is an atomic addition on a handle that is there from
-//! the start.
+//! the start (a short lock for histograms).
 
 use dssd_common::serve::{Labelled, head_labels, sizes, times};
 use prometheus_client::{

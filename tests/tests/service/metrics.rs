@@ -203,7 +203,7 @@ impl Told {
         assert_eq!(scrape.get("dssd_draft_length_sum"), spec("draft_tokens"));
         let lower = |name: &str, prefix: &str| name.trim_start_matches(prefix).to_lowercase();
         let stops = self.by(
-            |report| &report.stop_reasons,
+            |report| report.stop_reasons.as_slice(),
             |stop| {
                 (
                     lower(stop.reason().as_str_name(), "DRAFT_STOP_REASON_"),
@@ -213,7 +213,7 @@ impl Told {
         );
         assert_eq!(scrape.by("dssd_draft_stop_total", "reason"), stops);
         let plain = self.by(
-            |report| &report.plain_rounds,
+            |report| report.plain_rounds.as_slice(),
             |plain| {
                 (
                     lower(plain.reason().as_str_name(), "PLAIN_REASON_"),
@@ -223,7 +223,7 @@ impl Told {
         );
         assert_eq!(scrape.by("dssd_plain_rounds_total", "reason"), plain);
         let heads = self.by(
-            |report| &report.exit_heads,
+            |report| report.exit_heads.as_slice(),
             |head| (head.exit_head.to_string(), head.count),
         );
         assert_eq!(scrape.by("dssd_exit_head_total", "head"), heads);

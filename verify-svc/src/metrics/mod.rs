@@ -1,5 +1,6 @@
 //! What verify-svc tells Prometheus. Counting is an atomic addition on a handle that is there
-//! from the start; what others know already is asked when somebody looks.
+//! from the start (a short lock for histograms); what others know already is asked when somebody
+//! looks.
 
 mod call;
 mod live;
