@@ -72,19 +72,34 @@ impl<E: Engine> Service<E> {
         };
         let (closing, stop) = (CancellationToken::new(), CancellationToken::new());
         let mut serving = pin!(serve(&closing));
+<<<<<<< ours
         self.health.set_ready(!shutdown.is_cancelled());
         let outcome = tokio::select! {
             outcome = attend(&mut ended, &mut serving) => outcome,
+=======
+        self.health.set_ready(true).await;
+        let early = tokio::select! {
+            early = attend(&mut ended, &mut serving) => Some(early),
+>>>>>>> theirs
             () = shutdown.cancelled() => {
                 self.health.set_ready(false);
                 tracing::info!(delay = ?self.drain.delay, "not ready any more, but still open");
                 tokio::select! {
-                    outcome = attend(&mut ended, &mut serving) => outcome,
-                    () = sleep(self.drain.delay) => Ok(()),
+                    early = attend(&mut ended, &mut serving) => Some(early),
+                    () = sleep(self.drain.delay) => None,
                 }
             }
         };
+<<<<<<< ours
         self.health.set_ready(false);
+=======
+        self.health.set_ready(false).await;
+        let outcome = match early {
+            None => Ok(()),
+            Some(Early::Engine(error)) => Err(error),
+            Some(Early::Server(served)) => return served,
+        };
+>>>>>>> theirs
         tracing::info!("draining");
         // Those who are connected are told to go elsewhere, and newcomers are told why.
         closing.cancel();
@@ -94,7 +109,8 @@ impl<E: Engine> Service<E> {
             engine.0.drain();
             tokio::select! {
                 () = drain(&engine.0, &mut ended, self.drain.timeout) => {}
-                _ = &mut serving => {}
+                // The listener is gone, and all connections with it.
+                _ = &mut serving => return Ok(()),
             }
         }
         stop.cancel();
@@ -104,14 +120,20 @@ impl<E: Engine> Service<E> {
     }
 }
 
+/// What ended before its time.
+enum Early {
+    Engine(Error),
+    Server(Result<()>),
+}
+
 /// Watches over what should not end yet.
 async fn attend(
     ended: &mut JoinHandle<bool>,
     serving: &mut (impl Future<Output = std::result::Result<(), tonic::transport::Error>> + Unpin),
-) -> Result<()> {
+) -> Early {
     tokio::select! {
-        joined = ended => Err(engine_fault(joined.unwrap_or(false))),
-        served = serving => served.map_err(server_fault),
+        joined = ended => Early::Engine(engine_fault(joined.unwrap_or(false))),
+        served = serving => Early::Server(served.map_err(server_fault)),
     }
 }
 

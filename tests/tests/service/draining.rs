@@ -29,8 +29,8 @@ async fn new_channel(endpoint: &Endpoint) -> Channel {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_shutdown_denies_readiness_then_new_work_then_what_runs() {
     let verifier = verifier(|config| {
-        config.serve.drain_delay = Duration::from_secs(4);
-        config.serve.drain_timeout = Duration::from_secs(1);
+        config.serve.drain_delay = Duration::from_secs(6);
+        config.serve.drain_timeout = Duration::from_secs(5);
         // So slow that nothing long is done before the end.
         config.serve.max_step_rows = 1;
     })
@@ -45,7 +45,7 @@ async fn a_shutdown_denies_readiness_then_new_work_then_what_runs() {
         while health(channel.clone(), "dssd.v1.Generation").await != ServingStatus::NotServing {}
         channel
     };
-    let channel = tokio::time::timeout(Duration::from_secs(2), not_ready).await;
+    let channel = tokio::time::timeout(Duration::from_secs(4), not_ready).await;
     let channel = channel.expect("readiness is denied long before work is");
     assert_eq!(health(channel.clone(), "").await, ServingStatus::Serving);
 
@@ -53,7 +53,7 @@ async fn a_shutdown_denies_readiness_then_new_work_then_what_runs() {
     generate(&mut early, request(2)).await;
     let mut late = GenerationClient::new(channel);
     let mut streams = Vec::new();
-    for _ in 0..12 {
+    for _ in 0..24 {
         let mut stream = late
             .generate_stream(request(1000))
             .await

@@ -137,8 +137,12 @@ async fn drafter_of(client: &mut GenerationClient<Wire>) -> v1::DrafterStatus {
         let generating = client.generate(sampled(60, 1)).await;
         generating.unwrap();
         let info = client.get_server_info(v1::GetServerInfoRequest {}).await;
-        let mut drafters = info.unwrap().into_inner().drafters;
-        let drafter = drafters.pop().expect("the name resolves");
+        let drafters = info.unwrap().into_inner().drafters;
+        // The name may have addresses on which nobody listens, too.
+        let ours = |drafter: &v1::DrafterStatus| drafter.address.starts_with("127.0.0.1:");
+        let Some(drafter) = drafters.into_iter().find(ours) else {
+            continue;
+        };
         if drafter.state() == DrafterState::Ready || !drafter.reason.is_empty() {
             return drafter;
         }
@@ -154,7 +158,7 @@ async fn strangers_get_nothing_of_a_drafter() {
     })
     .await;
     let [foreign, expired] = guarded.bad_identities();
-    let wrong_token = guarded.folder.write("wrong-token", OTHER_TOKEN);
+    guarded.folder.write("wrong-token", OTHER_TOKEN);
     let cases = [
         ("no certificate", "localhost", "ca", None, "tokens"),
         (foreign, "localhost", "ca", Some(foreign), "tokens"),
@@ -202,7 +206,6 @@ async fn strangers_get_nothing_of_a_drafter() {
         assert_eq!(finish.speculative_decoding.unwrap().num_drafts, 0, "{what}");
         verifier.stop().await;
     }
-    assert!(wrong_token.exists());
     drafter.stop().await;
 }
 

@@ -277,6 +277,8 @@ pub(crate) async fn verifier(
     let mut config = verify_svc::Config::for_model(subject.folder());
     config.serve.threads = Some(subject.kernels.threads());
     config.serve.dtype = subject.dtype;
+    // Nobody has to hear first that it ends.
+    config.serve.drain_delay = std::time::Duration::ZERO;
     change(&mut config);
     let checkpoint = Arc::clone(&subject.checkpoint);
     Service::spawn(pair::listener().await?, async move |listener, shutdown| {
