@@ -125,7 +125,7 @@ async function cancels(page) {
 const alertText = async (page) => {
   const alert = page.locator("#error");
   await alert.waitFor({ state: "visible" });
-  return alert.innerText();
+  return (await alert.innerText()).replace(/\n+/g, "\n");
 };
 
 async function showsWhatIsWrongWithAField(page) {
@@ -193,8 +193,11 @@ async function isLegible(page) {
     await page.setViewportSize({ width, height: 900 });
     await page.locator("#text .accepted").nth(2).hover();
     await page.locator("#tip").waitFor({ state: "visible" });
+    const tip = await page.locator("#tip").boundingBox();
+    assert.ok(tip.x >= 0 && tip.x + tip.width <= width, "the tip is in sight");
+    assert.ok(tip.width > tip.height, "the tip's lines are lines");
     const name = `${colorScheme}-${width}.png`;
-    await page.screenshot({ path: path.join(screenshots, name), fullPage: width < 400 });
+    await page.screenshot({ path: path.join(screenshots, name) });
     const wide = await page.evaluate(() => document.documentElement.scrollWidth);
     assert.ok(wide <= width, `at ${width} pixels, the page is ${wide} wide`);
     await page.evaluate(AXE);
