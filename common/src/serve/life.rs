@@ -72,15 +72,9 @@ impl<E: Engine> Service<E> {
         };
         let (closing, stop) = (CancellationToken::new(), CancellationToken::new());
         let mut serving = pin!(serve(&closing));
-<<<<<<< ours
         self.health.set_ready(!shutdown.is_cancelled());
-        let outcome = tokio::select! {
-            outcome = attend(&mut ended, &mut serving) => outcome,
-=======
-        self.health.set_ready(true).await;
         let early = tokio::select! {
             early = attend(&mut ended, &mut serving) => Some(early),
->>>>>>> theirs
             () = shutdown.cancelled() => {
                 self.health.set_ready(false);
                 tracing::info!(delay = ?self.drain.delay, "not ready any more, but still open");
@@ -90,16 +84,12 @@ impl<E: Engine> Service<E> {
                 }
             }
         };
-<<<<<<< ours
         self.health.set_ready(false);
-=======
-        self.health.set_ready(false).await;
         let outcome = match early {
             None => Ok(()),
             Some(Early::Engine(error)) => Err(error),
             Some(Early::Server(served)) => return served,
         };
->>>>>>> theirs
         tracing::info!("draining");
         // Those who are connected are told to go elsewhere, and newcomers are told why.
         closing.cancel();

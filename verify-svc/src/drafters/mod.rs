@@ -97,15 +97,15 @@ impl Drafters {
 
 /// Asks every ready drafter how its heads fare.
 async fn ask_all(table: &Table) {
-    let ask = |(address, channel)| async move {
-        let mut client = DraftingClient::new(channel);
+    let ask = |(address, wire)| async move {
+        let mut client = DraftingClient::new(wire);
         let info = client.get_drafter_info(v1::GetDrafterInfoRequest {});
         // One that does not say is none the worse for it: drafts are judged by themselves.
         if let Ok(Ok(info)) = timeout(INFO_TIMEOUT, info).await {
             table.inform(address, info.into_inner().exit_heads);
         }
     };
-    join_all(table.ready_channels().into_iter().map(ask)).await;
+    join_all(table.ready_wires().into_iter().map(ask)).await;
 }
 
 async fn resolve_all(names: &[Uri], table: &Table) {

@@ -9,7 +9,6 @@ use std::{
     collections::BTreeMap,
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
 };
 use tokio::{sync::Notify, time::Instant};
 use tonic::transport::Uri;
@@ -211,11 +210,12 @@ impl Table {
         self.metrics.drafter_failed(DrafterError::Refused);
     }
 
-    pub(super) fn ready_channels(&self) -> Vec<(SocketAddr, Channel)> {
+    /// The ways to all ready drafters.
+    pub(super) fn ready_wires(&self) -> Vec<(SocketAddr, Wire)> {
         let drafters = self.lock();
         let ready = drafters.iter().filter(|(_, drafter)| drafter.ready);
         ready
-            .map(|(&address, drafter)| (address, drafter.channel.clone()))
+            .map(|(&address, drafter)| (address, drafter.wire.clone()))
             .collect()
     }
 

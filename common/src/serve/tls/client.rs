@@ -25,7 +25,7 @@ use tonic::{
 /// Time for a connection to come about, encryption included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// A server that vanished without a word is noticed within these two.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A way to a server: calls carry the token, if there is one.
