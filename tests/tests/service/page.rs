@@ -2,7 +2,7 @@
 
 use crate::support::*;
 use dssd_common::serve::Switch;
-use dssd_proto::v1::{GetLoadRequest, GetServerInfoRequest};
+use dssd_proto::v1::{DrafterState, GetLoadRequest, GetServerInfoRequest};
 use serde_json::{Value, json};
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
@@ -33,7 +33,10 @@ async fn showing_pair() -> (Verifier, Drafter) {
         loop {
             let info = client.get_server_info(GetServerInfoRequest {}).await;
             let drafters = info.unwrap().into_inner().drafters;
-            if drafters.iter().any(|drafter| drafter.state == 2) {
+            if drafters
+                .iter()
+                .any(|drafter| drafter.state() == DrafterState::Ready)
+            {
                 break;
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -163,7 +166,8 @@ async fn the_page_needs_nothing_but_its_own_files() {
 /// What stands in quotes behind one of `marks`.
 fn quoted_after(text: &str, marks: &[&str]) -> Vec<String> {
     let behind = |mark: &&str| {
-        let parts = text.split(&format!("{mark}\"")).skip(1);
+        let mark = format!("{mark}\"");
+        let parts = text.split(&mark).skip(1);
         let quoted = parts.map(|part| part.split('"').next().unwrap().to_owned());
         quoted.collect::<Vec<_>>()
     };
@@ -297,7 +301,7 @@ async fn refusals_tell_code_and_field() {
 #[tokio::test(flavor = "multi_thread")]
 async fn bodies_are_bounded() {
     let verifier = showing(|_| {}).await;
-    let request = json!({"text": "a".repeat(100 << 10)}).to_string();
+    let request = json!({"text": "a".repeat(64 << 10)}).to_string();
     let address = verifier.http;
     let status = spawn_blocking(move || {
         let mut line = String::new();
