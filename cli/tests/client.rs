@@ -31,8 +31,13 @@ impl Verifier {
         let listener = listener().await;
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
-        let service =
-            verify_svc::run_with(config, checkpoint, tokenizer, listener, shutdown.clone());
+        let service = verify_svc::run_with(
+            config,
+            checkpoint,
+            tokenizer,
+            listener.into(),
+            shutdown.clone(),
+        );
         Self {
             address,
             shutdown,

@@ -181,10 +181,14 @@ mod tests {
         let (short, long) = (Duration::from_millis(20), Duration::from_secs(3600));
         let impatient = |first, later| Silence { first, later };
         let silent = futures::stream::pending();
-        forward(engine.clone(), StreamKey(1), silent, impatient(short, long)).await;
+        forward(engine.clone(), StreamKey(1), silent, impatient(short, long))
+            .await
+            .unwrap();
         let once = futures::stream::iter([Ok(VerifierMessage::default())]);
         let then_silent = once.chain(futures::stream::pending());
-        forward(engine, StreamKey(2), then_silent, impatient(long, short)).await;
+        forward(engine, StreamKey(2), then_silent, impatient(long, short))
+            .await
+            .unwrap();
         assert_eq!(queue.try_iter().count(), 1);
     }
 

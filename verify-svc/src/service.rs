@@ -120,7 +120,13 @@ async fn serve(
     let server = Arc::new(Server::new(engine.clone(), served, drafters, metrics));
     if config.page == Switch::On {
         let server = Arc::clone(&server);
-        http.mount(Page { server, tokenizer }.router());
+        let gate = door.gate();
+        let page = Page {
+            server,
+            tokenizer,
+            gate,
+        };
+        http.mount(page.router());
     }
     let server = GenerationServer::from_arc(server).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let service = Service {

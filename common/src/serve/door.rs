@@ -54,6 +54,13 @@ pub struct Door {
     pub(super) last_age: Option<Duration>,
 }
 
+impl Door {
+    /// What callers pass, for ports beside that of gRPC.
+    pub fn gate(&self) -> Gate {
+        self.gate.clone()
+    }
+}
+
 impl DoorArgs {
     /// Refuses flags that are of no use without others.
     ///

@@ -53,18 +53,19 @@ impl Gate {
         Self(Arc::new(rules))
     }
 
-    /// Lets a call in, or tells why not.
-    fn admit(&self, request: &mut Request<Body>) -> Result<Option<Seat>, Status> {
-        let path = request.uri().path();
-        if path.starts_with(HEALTH) {
-            return Ok(None);
-        }
+    /// Lets a caller of `path` in, or tells why not. The seat is to be held for as long as the call
+    /// is open.
+    ///
+    /// # Errors
+    /// UNAUTHENTICATED without a known token; RESOURCE_EXHAUSTED if the client has no seat left.
+    pub fn enter(
+        &self,
+        path: &str,
+        headers: &HeaderMap,
+    ) -> Result<(ClientId, Option<Seat>), Status> {
         let client = match &self.0.keyring {
             None => ClientId::default(),
-            Some(keyring) => {
-                let metadata = MetadataMap::from_headers(request.headers().clone());
-                keyring.client(&metadata)?
-            }
+            Some(keyring) => keyring.client(&MetadataMap::from_headers(headers.clone()))?,
         };
         let counted = self.0.counted.iter().any(|counted| counted == path);
         let seat = match &self.0.seats {
@@ -74,6 +75,19 @@ impl Gate {
             }
             _ => None,
         };
+        Ok((client, seat))
+    }
+
+    /// Whether calls need a token.
+    pub fn is_locked(&self) -> bool {
+        self.0.keyring.is_some()
+    }
+
+    fn admit(&self, request: &mut Request<Body>) -> Result<Option<Seat>, Status> {
+        if request.uri().path().starts_with(HEALTH) {
+            return Ok(None);
+        }
+        let (client, seat) = self.enter(request.uri().path(), request.headers())?;
         request.extensions_mut().insert(client);
         Ok(seat)
     }

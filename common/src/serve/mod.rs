@@ -41,6 +41,7 @@ pub use metrics::{Counters, Labelled, head_labels, registry, sizes, times};
 pub use model::{LoadedModel, ModelSettings, open_model};
 pub use process::{ServiceError, load_blocking, run_process};
 pub use readable::{Readable, blame_sender, clipped};
+pub use seats::Seat;
 pub use secret::Secret;
 pub use settings::{Dtype, HttpListen, LogFormat, Switch, WorkAhead, parse_seconds};
 pub use tls::{Dialer, DialerSettings, Wire};

@@ -13,7 +13,7 @@ pub(super) struct Seats {
 }
 
 /// One open call; dropping it makes room for another one.
-pub(super) struct Seat {
+pub struct Seat {
     seats: Arc<Seats>,
     client: ClientId,
 }

@@ -137,7 +137,7 @@ fn requests_to_the_verifier() {
     config.drafts = vec![format!("http://{}", drafter.address).parse().unwrap()];
     let mut running = Running::start(|listener| {
         let shutdown = CancellationToken::new();
-        verify_svc::run_with(config, checkpoint, tokenizer, listener, shutdown)
+        verify_svc::run_with(config, checkpoint, tokenizer, listener.into(), shutdown)
     });
     VERIFIER.run(|random| {
         let (path, mut message) = match random.random_range(0..10) {
@@ -163,7 +163,7 @@ fn drafter(checkpoint: Arc<Checkpoint>, tokenizer: Option<Arc<Tokenizer>>) -> Ru
     small(&mut config.serve);
     Running::start(|listener| {
         let shutdown = CancellationToken::new();
-        draft_svc::run_with(config, checkpoint, tokenizer, listener, shutdown)
+        draft_svc::run_with(config, checkpoint, tokenizer, listener.into(), shutdown)
     })
 }
 

@@ -102,6 +102,11 @@ impl Call {
         self.metrics.resumed.inc_by(u64::from(resumed));
     }
 
+    /// So many of its tokens were in the prefix cache.
+    pub(crate) fn reused(&self, tokens: usize) {
+        self.metrics.prefix_cache_hit_tokens.inc_by(tokens as u64);
+    }
+
     /// Its client is told this.
     pub(crate) fn told(&self, event: &Event) {
         match event {

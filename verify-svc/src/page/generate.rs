@@ -2,11 +2,13 @@
 
 use super::{Page, failure::Failure, guard::check_json, request, transcript::Transcript};
 use axum::{
+    Extension,
     body::{Body, Bytes},
     extract::State,
     http::{HeaderMap, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
 };
+use dssd_common::serve::ClientId;
 use dssd_proto::v1::{self, generate_request::Prompt, generation_server::Generation as _};
 use futures::StreamExt as _;
 use std::{convert::Infallible, future::ready};
@@ -15,6 +17,7 @@ use tonic::Request;
 /// Starts a generation, which ends when the response is dropped.
 pub(super) async fn generate(
     State(page): State<Page>,
+    Extension(client): Extension<ClientId>,
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, Failure> {
@@ -22,7 +25,9 @@ pub(super) async fn generate(
     let request = request::read(&body)?;
     let prompt = page.prompt_tokens(&request).await?;
     let mut transcript = Transcript::new(page.tokenizer.clone(), &prompt)?;
-    let answer = page.server.generate_stream(Request::new(request)).await?;
+    let mut call = Request::new(request);
+    call.extensions_mut().insert(client);
+    let answer = page.server.generate_stream(call).await?;
     let lines = answer
         .into_inner()
         .filter_map(move |message| ready(transcript.line(message)))

@@ -6,7 +6,8 @@
 use super::failure::Failure;
 use crate::Error;
 use axum::{
-    extract::Request,
+    body::Body,
+    extract::{Request, State},
     http::{
         HeaderMap,
         header::{CONTENT_TYPE, HOST},
@@ -15,14 +16,43 @@ use axum::{
     middleware::Next,
     response::Response,
 };
+use dssd_common::serve::Gate;
+use futures::StreamExt as _;
 use std::net::IpAddr;
 use tonic::Status;
 
-/// Refuses requests that know the server by a name.
-pub(super) async fn check_host(request: Request, next: Next) -> Result<Response, Failure> {
+/// The gRPC call that `POST /api/generate` counts as.
+const GENERATE: &str = "/dssd.v1.Generation/GenerateStream";
+
+/// Refuses callers without a token where one is needed, and notes down whose it is. The caller's seat
+/// is held until the answer has ended or is dropped.
+pub(super) async fn check_token(
+    State(gate): State<Gate>,
+    mut request: Request,
+    next: Next,
+) -> Result<Response, Failure> {
+    let path = match request.uri().path() {
+        "/api/generate" => GENERATE,
+        path => path,
+    };
+    let (client, seat) = gate.enter(path, request.headers())?;
+    request.extensions_mut().insert(client);
+    let response = next.run(request).await;
+    Ok(response.map(|body| {
+        let parts = body.into_data_stream();
+        Body::from_stream(parts.inspect(move |_| _ = &seat))
+    }))
+}
+
+/// Refuses requests that know the server by a name, unless calls need a token that no website has.
+pub(super) async fn check_host(
+    State(gate): State<Gate>,
+    request: Request,
+    next: Next,
+) -> Result<Response, Failure> {
     let host = request.headers().get(HOST);
     let host = host.and_then(|host| host.to_str().ok()).unwrap_or_default();
-    if is_nobodys_name(host) {
+    if gate.is_locked() || is_nobodys_name(host) {
         return Ok(next.run(request).await);
     }
     let refusal = Status::permission_denied(format!(

@@ -20,11 +20,11 @@ use axum::{
             X_CONTENT_TYPE_OPTIONS,
         },
     },
-    middleware,
+    middleware::{self, from_fn_with_state},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use dssd_common::tokenizer::Tokenizer;
+use dssd_common::{serve::Gate, tokenizer::Tokenizer};
 use std::sync::Arc;
 
 /// Everything comes from here, and nothing that is written in the document runs.
@@ -52,6 +52,8 @@ const FILES: [(&str, &str, &str); 8] = [
 pub(crate) struct Page {
     pub(crate) server: Arc<Server>,
     pub(crate) tokenizer: Option<Arc<Tokenizer>>,
+    /// Who may call: the same as through gRPC.
+    pub(crate) gate: Gate,
 }
 
 impl Page {
@@ -60,7 +62,8 @@ impl Page {
         let calls = Router::new()
             .route("/api/generate", post(generate::generate))
             .route("/api/server", get(server::server))
-            .with_state(self);
+            .route_layer(from_fn_with_state(self.gate.clone(), guard::check_token))
+            .with_state(self.clone());
         FILES
             .into_iter()
             .fold(calls, |router, (path, kind, content)| {
@@ -69,7 +72,7 @@ impl Page {
                     get(move || async move { ([(CONTENT_TYPE, kind)], content) }),
                 )
             })
-            .layer(middleware::from_fn(guard::check_host))
+            .layer(from_fn_with_state(self.gate, guard::check_host))
             .layer(middleware::map_response(guarded))
     }
 }

@@ -123,7 +123,9 @@ impl Generation {
     /// Takes from the prefix cache what is there. The newest token needs a row in any case.
     pub(super) fn reuse(&mut self, kv: &mut KvCache) {
         let tokens = self.history.tokens();
-        self.cached += kv.reuse(self.sequence, &tokens[..tokens.len() - 1]);
+        let reused = kv.reuse(self.sequence, &tokens[..tokens.len() - 1]);
+        self.request.call.reused(reused);
+        self.cached += reused;
     }
 
     /// The block of positions that it fills next, if others may share it.
