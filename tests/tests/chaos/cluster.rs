@@ -50,6 +50,8 @@ pub(crate) fn common_flags() -> Vec<String> {
         MOST_SEQUENCES,
         "--kv-memory",
         "1GiB",
+        "--http-listen",
+        "off",
     ];
     flags.map(str::to_owned).to_vec()
 }

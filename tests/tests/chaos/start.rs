@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 /// The exit status of a start that fails, and what it says.
 fn failed(kind: Kind, flags: &[&str]) -> (Option<i32>, String) {
-    let listen = ["--listen", "127.0.0.1:0"];
+    let listen = ["--listen", "127.0.0.1:0", "--http-listen", "off"];
     let flags: Vec<String> = listen
         .iter()
         .chain(flags)

@@ -15,12 +15,19 @@ use tonic::transport::Uri;
 const LIMIT: Duration = Duration::from_secs(60);
 const JSON: &str = "content-type: application/json\r\n";
 
+/// A verifier with the page, which is there once calls are answered.
 async fn showing(change: impl FnOnce(&mut verify_svc::Config)) -> Verifier {
-    verifier(|config| {
+    let verifier = verifier(|config| {
         config.page = Switch::On;
         change(config);
     })
-    .await
+    .await;
+    let mut client = client(&verifier).await;
+    client
+        .get_server_info(GetServerInfoRequest {})
+        .await
+        .unwrap();
+    verifier
 }
 
 /// A verifier with the page and a drafter that is ready.
@@ -31,6 +38,8 @@ async fn showing_pair() -> (Verifier, Drafter) {
     let mut client = client(&verifier).await;
     let ready = async {
         loop {
+            // A drafter is known to be ready once it has worked for a generation.
+            generate(&mut client, request(8)).await;
             let info = client.get_server_info(GetServerInfoRequest {}).await;
             let drafters = info.unwrap().into_inner().drafters;
             if drafters
@@ -39,7 +48,6 @@ async fn showing_pair() -> (Verifier, Drafter) {
             {
                 break;
             }
-            tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
     tokio::time::timeout(LIMIT, ready).await.unwrap();
