@@ -81,7 +81,7 @@ async fn serve(
     let dialer = config.dial.dialer(&config.drafts)?;
     let drain = config.serve.drain();
     let settings = config.clone();
-    let (served, loaded) =
+    let (served, loaded, free_rows) =
         load_blocking(move || load(&settings, name, &checkpoint, tokenizer)).await?;
     let front = Front::new::<GenerationServer<Server>>(
         &health,
@@ -97,6 +97,7 @@ async fn serve(
         max_queue: config.max_queue(),
         max_queue_wait: config.max_queue_wait,
         read_timeout: config.read_timeout,
+        free_rows,
     };
     // Names are resolved as long as generations may run, so beyond the shutdown.
     let ended = CancellationToken::new();
@@ -155,7 +156,7 @@ fn load(
     name: String,
     checkpoint: &Checkpoint,
     tokenizer: Option<Arc<Tokenizer>>,
-) -> Result<(Served, LoadedModel)> {
+) -> Result<(Served, LoadedModel, usize)> {
     config.check()?;
     let (held, layers) = (checkpoint.layers_held(), checkpoint.config().layers);
     if held < layers {
@@ -180,6 +181,11 @@ fn load(
         loaded.decoder.attach_heads(heads, compute)?;
     }
     loaded.warm_up()?;
+    // Without drafters nobody asks.
+    let free_rows = match config.drafts.is_empty() {
+        true => 1,
+        false => loaded.free_rows()?,
+    };
     let mut served = Served::new(config, name, checkpoint, tokenizer, &loaded)?;
     served.exits = config
         .allow_lossy
@@ -188,7 +194,8 @@ fn load(
         model = served.model.model_name,
         numerics_id = served.model.numerics_id,
         max_context = served.model.max_context,
+        free_rows,
         "model loaded"
     );
-    Ok((served, loaded))
+    Ok((served, loaded, free_rows))
 }

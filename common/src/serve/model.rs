@@ -9,7 +9,21 @@ use crate::{
     model::{Decoder, DecoderOptions, Span},
     tokenizer::Tokenizer,
 };
-use std::{path::Path, sync::Arc, thread};
+use std::{
+    path::Path,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+/// Rows of the passes that are timed at the start, up to the first that is dear or long.
+const TIMED_ROWS: [usize; 11] = [2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64];
+/// Passes of each size; the fastest counts.
+const TIMED_PASSES: usize = 3;
+/// What a pass may take, over one of a single row, for its rows to count as free.
+const FREE: f64 = 1.25;
+/// Time after which no more passes are timed.
+const TIMING: Duration = Duration::from_secs(3);
 
 /// Rows of the warm-up passes: a single one, and those of a short draft.
 const WARM_UP_ROWS: [usize; 3] = [1, 4, 8];
@@ -131,26 +145,69 @@ impl LoadedModel {
     /// # Errors
     /// If a pass cannot be run.
     pub fn warm_up(&mut self) -> Result<()> {
-        let Self {
-            decoder,
-            kv,
-            max_context,
-        } = self;
         let mut logits = Vec::new();
-        for rows in WARM_UP_ROWS.into_iter().filter(|rows| rows <= max_context) {
-            let sequence = kv.open(rows)?;
-            let span = Span {
-                sequence,
-                end: rows,
-                tokens: &vec![0; rows],
-            };
-            for band in 0..decoder.band_ends().len() {
-                let hidden = decoder.advance(kv, band, &[span])?.to_vec();
-                decoder.exit_logits(decoder.band_ends()[band], &hidden, &mut logits);
-            }
-            kv.close(sequence);
+        let most = self.max_context;
+        for rows in WARM_UP_ROWS.into_iter().filter(|&rows| rows <= most) {
+            self.run_pass(rows, |decoder, layer, hidden| {
+                decoder.exit_logits(layer, hidden, &mut logits);
+            })?;
         }
         Ok(())
+    }
+
+    /// Runs new rows through every band, and has `read` the hidden states at the end of each.
+    fn run_pass(
+        &mut self,
+        rows: usize,
+        mut read: impl FnMut(&mut Decoder, usize, &[f32]),
+    ) -> Result<()> {
+        let Self { decoder, kv, .. } = self;
+        let sequence = kv.open(rows)?;
+        let span = Span {
+            sequence,
+            end: rows,
+            tokens: &vec![0; rows],
+        };
+        for band in 0..decoder.band_ends().len() {
+            let hidden = decoder.advance(kv, band, &[span])?.to_vec();
+            let layer = decoder.band_ends()[band];
+            read(decoder, layer, &hidden);
+        }
+        kv.close(sequence);
+        Ok(())
+    }
+
+    /// Rows, 1 to 64, that a pass over the whole model computes in little more time than one: the
+    /// weights are read once for all of them. It is measured, and is so of this machine.
+    ///
+    /// # Errors
+    /// If a pass cannot be run.
+    pub fn free_rows(&mut self) -> Result<usize> {
+        let begun = Instant::now();
+        let limit = self.time_pass(1)?.mul_f64(FREE);
+        let mut free = 1;
+        for rows in TIMED_ROWS {
+            let late = begun.elapsed() > TIMING;
+            if late || rows > self.max_context || self.time_pass(rows)? > limit {
+                break;
+            }
+            free = rows;
+        }
+        Ok(free)
+    }
+
+    fn time_pass(&mut self, rows: usize) -> Result<Duration> {
+        let (mut fastest, mut logits) = (Duration::MAX, Vec::new());
+        for _ in 0..TIMED_PASSES {
+            let begun = Instant::now();
+            self.run_pass(rows, |decoder, layer, hidden| {
+                if layer == decoder.config().layers {
+                    decoder.logits(hidden, &mut logits);
+                }
+            })?;
+            fastest = fastest.min(begun.elapsed());
+        }
+        Ok(fastest)
     }
 }
 
@@ -205,6 +262,7 @@ mod tests {
         let mut model = settings().load(&checkpoint).unwrap();
         assert_eq!(model.max_context, 64);
         model.warm_up().unwrap();
+        assert!((1..=64).contains(&model.free_rows().unwrap()));
         assert_eq!(
             model.kv.usage().reserved_blocks,
             0,

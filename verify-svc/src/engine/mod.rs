@@ -60,6 +60,8 @@ pub struct EngineLimits {
     pub max_queue_wait: Duration,
     /// Time in which a client must read something.
     pub read_timeout: Duration,
+    /// Rows that a step computes in little more time than one.
+    pub free_rows: usize,
 }
 
 /// What the engine is told.

@@ -91,6 +91,8 @@ pub struct DraftRequest {
     pub open: v1::Open,
     /// Tokens of one draft at most.
     pub max_draft_tokens: usize,
+    /// Whether drafts are wanted only where they pay (policy `auto`).
+    pub adaptive: bool,
 }
 
 /// A checked request for log-probabilities.

@@ -9,6 +9,7 @@ use crate::{
 };
 use dssd_common::{
     exit::ExitRule,
+    policy::PolicySpec,
     sampling::{SamplingParams, StopMatcher},
     serve::ClientId,
 };
@@ -201,9 +202,12 @@ impl CheckedRequest {
         let max_draft_tokens = speculation
             .filter(|speculation| speculation.mode() == SpeculationMode::Auto)
             .and_then(|speculation| speculation.max_draft_tokens);
+        let auto = PolicySpec::Auto.to_string();
+        let adaptive = speculation.is_some_and(|speculation| speculation.policy == auto);
         let draft = max_draft_tokens.map(|longest| DraftRequest {
             open: self.open,
             max_draft_tokens: longest as usize,
+            adaptive,
         });
         Admission {
             engine: GenerateRequest {

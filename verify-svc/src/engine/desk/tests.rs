@@ -39,6 +39,7 @@ impl Engine {
             max_queue,
             max_queue_wait: Duration::ZERO,
             read_timeout: Duration::MAX,
+            free_rows: 8,
         };
         let (commands, inbox) = mpsc::channel();
         Self {

@@ -36,6 +36,8 @@ pub(super) struct Generation {
     pub(super) session: VerifySession,
     pub(super) link: Option<Link>,
     pub(super) attempts: u64,
+    /// No drafter does what is wished, so none is asked again.
+    pub(super) undraftable: bool,
     sampler: Sampler,
     history: History,
     output: Output,
@@ -80,6 +82,7 @@ impl Generation {
             session: VerifySession::new(open),
             link: None,
             attempts: 0,
+            undraftable: false,
             sampler,
             output,
             rounds: 0,

@@ -49,7 +49,10 @@ impl Scheduler {
                 return Err(error);
             }
         }
-        self.attach(self.generations.len() - 1);
+        let newest = self.generations.len() - 1;
+        if self.draft_room(newest) > 0 {
+            self.attach(newest);
+        }
         Ok(())
     }
 

@@ -10,7 +10,29 @@ use dssd_proto::v1;
 use std::{net::SocketAddr, time::Instant};
 use tokio_util::sync::CancellationToken;
 
+/// Tokens to come for which a drafter is worth the start.
+const LEAST_DRAFTED: usize = 16;
+
 impl Scheduler {
+    /// The longest draft that there is room for; a policy that was asked for by name has all it wants.
+    pub(super) fn draft_room(&self, index: usize) -> usize {
+        let free_rows = self.parts.limits.free_rows;
+        match &self.generations[index].request.draft {
+            None => 0,
+            Some(draft) if !draft.adaptive => draft.max_draft_tokens,
+            Some(draft) => share_of(free_rows, self.generations.len()).min(draft.max_draft_tokens),
+        }
+    }
+
+    /// Asks for a drafter if there was no room for drafts before, and enough is left to draft.
+    pub(super) fn attach_late(&mut self, index: usize) {
+        let generation = &self.generations[index];
+        let waits = generation.link.is_none() && !generation.undraftable;
+        if waits && generation.remaining() >= LEAST_DRAFTED {
+            self.attach(index);
+        }
+    }
+
     /// Asks for a drafter, if this generation may have one.
     pub(super) fn attach(&mut self, index: usize) {
         let Self {
@@ -79,6 +101,7 @@ impl Scheduler {
             LinkEvent::Refused => {
                 generation.session.on_lost();
                 generation.link = None;
+                generation.undraftable = true;
             }
         }
     }
@@ -118,5 +141,29 @@ impl Scheduler {
             generation.session.on_lost();
             self.attach(index);
         }
+    }
+}
+
+/// Drafted tokens of one generation that cost a step next to nothing. A step computes some rows in
+/// little more time than one, and generations share those; beyond them each row costs its full
+/// share, which drafts seldom earn, so they pause, and drafters with them. A generation alone is
+/// left to its drafter's policy, which measures what pays.
+fn share_of(free_rows: usize, generations: usize) -> usize {
+    match generations {
+        0 | 1 => usize::MAX,
+        many => (free_rows / many).saturating_sub(1),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::share_of;
+
+    #[test]
+    fn drafts_shrink_and_stop_as_the_verifier_fills_up() {
+        let lengths: Vec<usize> = [2, 3, 4, 8, 9, 64].map(|n| share_of(16, n)).to_vec();
+        assert_eq!(lengths, [7, 4, 3, 1, 0, 0]);
+        assert_eq!(share_of(1, 2), 0, "rows that are dear are for nobody");
+        assert_eq!(share_of(1, 1), usize::MAX, "alone, the policy decides");
     }
 }

@@ -125,7 +125,11 @@ impl Scheduler {
         if outcome.accepted.is_some_and(|accepted| accepted > 0) {
             self.praise(index);
         }
-        let hints = self.hints(index);
+        let room = self.draft_room(index);
+        if room > 0 {
+            self.attach_late(index);
+        }
+        let hints = self.hints(index, room);
         let generation = &mut self.generations[index];
         let message = generation.commit(&outcome, &hints);
         if outcome.end.is_some() {
@@ -139,20 +143,15 @@ impl Scheduler {
         None
     }
 
-    fn hints(&self, index: usize) -> RoundHints {
+    /// What a session is told of the next round, which has room for a draft of `longest` tokens.
+    fn hints(&self, index: usize, longest: usize) -> RoundHints {
         let generation = &self.generations[index];
-        let Some(draft) = generation
-            .request
-            .draft
-            .as_ref()
-            .filter(|_| generation.session.is_attached())
-        else {
+        if longest == 0 || !generation.session.is_attached() {
             return RoundHints {
                 remaining: generation.remaining(),
                 ..RoundHints::default()
             };
-        };
-        let longest = draft.max_draft_tokens;
+        }
         let rows = self.generations.len();
         let plain = Duration::from_secs_f64(self.cost.expect(rows).unwrap_or(0.0));
         // A draft that takes longer than the tokens it could save is not worth waiting for.

@@ -19,6 +19,7 @@ const LIMITS: EngineLimits = EngineLimits {
     max_queue: 0,
     max_queue_wait: Duration::ZERO,
     read_timeout: Duration::MAX,
+    free_rows: 8,
 };
 
 /// A scheduler that steps when it is told to, and where commands to it arrive.
