@@ -41,7 +41,7 @@ impl ByHand {
         };
         let model = model.load(&checkpoint).unwrap();
         let (commands, inbox) = mpsc::channel();
-        let desk = Desk::new(&LIMITS, &model.kv, commands.clone());
+        let desk = Desk::new(&LIMITS, &model.kv, commands.clone(), Arc::default());
         let handle = EngineHandle {
             commands,
             desk: Arc::new(desk),
@@ -109,6 +109,7 @@ impl ByHand {
             first_index: 1,
             top: 0,
             early_exit: None,
+            arrived: std::time::Instant::now(),
             deadline: None,
             reply,
         };
