@@ -12,9 +12,10 @@ use std::{
 };
 use tonic::Code;
 
-/// Names and types of verify-svc. `dssd_lossy_requests_total` and `dssd_early_exit_tokens_total`
-/// stand beside the protocol's: answers that may differ from the model's are to be seen.
-const VERIFY: [(&str, &str); 30] = [
+/// Names and types of verify-svc. Three stand beside the protocol's: `dssd_lossy_requests_total` and
+/// `dssd_early_exit_tokens_total`, as answers that may differ from the model's are to be seen, and
+/// `dssd_refusal_delay_seconds`.
+const VERIFY: [(&str, &str); 31] = [
     ("dssd_build_info", "info"),
     ("dssd_draft_length", "histogram"),
     ("dssd_draft_stop_total", "counter"),
@@ -32,6 +33,7 @@ const VERIFY: [(&str, &str); 30] = [
     ("dssd_num_requests_waiting", "gauge"),
     ("dssd_plain_rounds_total", "counter"),
     ("dssd_prefix_cache_hit_tokens_total", "counter"),
+    ("dssd_refusal_delay_seconds", "histogram"),
     ("dssd_rejected_requests_total", "counter"),
     ("dssd_request_queue_time_seconds", "histogram"),
     ("dssd_requests_total", "counter"),

@@ -58,11 +58,9 @@ impl EventSender {
 
     /// Says what happened. If nobody reads any more, that is noticed at the next step.
     pub(super) fn send(&self, event: Event) {
-        if let Err(mpsc::error::TrySendError::Full(event)) = self.0.try_send(event) {
-            tracing::error!(
-                ?event,
-                "an event without a place: the generation is cut off"
-            );
+        // Answers are in no log, so the event is not told.
+        if let Err(mpsc::error::TrySendError::Full(_)) = self.0.try_send(event) {
+            tracing::error!("an event of a generation found no place and is lost");
         }
     }
 }

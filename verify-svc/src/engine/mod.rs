@@ -30,7 +30,7 @@ use scheduler::Scheduler;
 use std::{
     sync::{Arc, mpsc},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::{sync::oneshot, time::timeout};
 
@@ -92,7 +92,8 @@ impl EngineHandle {
     /// If the system gives no thread.
     pub fn start(parts: EngineParts) -> Result<(Self, thread::JoinHandle<()>)> {
         let (commands, inbox) = mpsc::channel();
-        let desk = Desk::new(&parts.limits, &parts.kv, commands.clone());
+        let metrics = Arc::clone(&parts.metrics);
+        let desk = Desk::new(&parts.limits, &parts.kv, commands.clone(), metrics);
         let handle = Self {
             commands,
             desk: Arc::new(desk),
@@ -111,12 +112,13 @@ impl EngineHandle {
         self.commands.send(command).is_ok()
     }
 
-    /// Whether a request of this client could be taken now, or wait: a cheap look beforehand.
+    /// Whether a request of this client that has just `arrived` could be taken, or wait: a cheap
+    /// look beforehand.
     ///
     /// # Errors
     /// What it would be refused with.
-    pub fn look(&self, client: ClientId) -> Result<()> {
-        self.desk.look(client)
+    pub fn look(&self, client: ClientId, arrived: Instant) -> Result<()> {
+        self.desk.look(client, arrived)
     }
 
     /// Starts a generation as soon as there is room; its events go to `request.events`. Dropping

@@ -108,6 +108,8 @@ pub struct ScoreRequest {
     pub top: usize,
     /// Where tokens leave the model before its end (lossy); `None` for the whole model.
     pub early_exit: Option<ExitRule>,
+    /// When it came.
+    pub arrived: Instant,
     /// When to give up.
     pub deadline: Option<Instant>,
     /// Where the answer goes; when its receiver is dropped the work ends.

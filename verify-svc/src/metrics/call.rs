@@ -84,6 +84,11 @@ impl Call {
         }
     }
 
+    /// When it came.
+    pub(crate) fn arrived(&self) -> Instant {
+        self.arrived
+    }
+
     /// Where its rounds are counted.
     pub(crate) fn metrics(&self) -> &Metrics {
         &self.metrics

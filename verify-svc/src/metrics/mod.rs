@@ -23,6 +23,10 @@ use std::{
 
 /// Positions in a draft that are told apart.
 const POSITIONS: usize = 32;
+/// Bounds, in seconds, of how late refusals come: close together around 50 ms.
+const REFUSAL_DELAYS: [f64; 15] = [
+    1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 2e-2, 3e-2, 4e-2, 5e-2, 6e-2, 8e-2, 0.1, 0.2, 0.5, 2.0,
+];
 
 /// Every metric of the service; see `docs/operations/metrics.md`.
 #[derive(Debug)]
@@ -46,6 +50,7 @@ pub struct Metrics {
     queue_time: Histogram,
     e2e_latency: Histogram,
     rejected: Counters,
+    refusal_delay: Histogram,
     resumed: Counter,
     prefix_cache_hit_tokens: Counter,
     requests: Counters,
@@ -122,6 +127,7 @@ impl Default for Metrics {
             queue_time: times(1e-4, 20),
             e2e_latency: times(1e-2, 17),
             rejected: counters("reason", words(&call::REJECTIONS)),
+            refusal_delay: Histogram::new(REFUSAL_DELAYS),
             resumed: Counter::default(),
             prefix_cache_hit_tokens: Counter::default(),
             requests: counters("finish_reason", words(&call::ENDINGS)),
@@ -256,6 +262,11 @@ impl Metrics {
             &self.queue_time,
         );
         histogram(
+            "refusal_delay_seconds",
+            "How late requests that find no room are refused: after they came, or after the longest wait",
+            &self.refusal_delay,
+        );
+        histogram(
             "e2e_request_latency_seconds",
             "Time from the arrival of a request to its end",
             &self.e2e_latency,
@@ -271,6 +282,11 @@ impl Metrics {
     /// Takes note of why a request was refused.
     pub(crate) fn rejected(&self, error: &crate::Error) {
         self.rejected.add(call::rejection(error), 1);
+    }
+
+    /// Takes note of how late a request that found no room was refused.
+    pub(crate) fn refused(&self, late: Duration) {
+        self.refusal_delay.observe(late.as_secs_f64());
     }
 
     /// Whom to ask for what is counted elsewhere; before, all of that is 0.

@@ -18,7 +18,7 @@ use deadline::Deadline;
 use dssd_common::serve::ClientId;
 use dssd_proto::v1::{self, generation_server::Generation};
 use futures::stream::BoxStream;
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 use tokio::{sync::oneshot, task::spawn_blocking};
 use tonic::{Request, Response, Status};
 
@@ -67,7 +67,7 @@ impl Server {
         deadline: Deadline,
         call: Arc<Call>,
     ) -> crate::Result<Messages> {
-        self.engine.look(client)?;
+        self.engine.look(client, call.arrived())?;
         let checked = self
             .blocking(move |served| served.check_generate(request))
             .await?;
@@ -83,7 +83,8 @@ impl Server {
         request: v1::ScoreRequest,
         deadline: Deadline,
     ) -> crate::Result<v1::ScoreResponse> {
-        self.engine.look(client)?;
+        let arrived = Instant::now();
+        self.engine.look(client, arrived)?;
         let checked = self
             .blocking(move |served| served.check_score(request))
             .await?;
@@ -94,6 +95,7 @@ impl Server {
             first_index: checked.first_index,
             top: checked.top,
             early_exit: checked.early_exit,
+            arrived,
             deadline: deadline.instant(),
             reply,
         };

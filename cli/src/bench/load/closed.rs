@@ -5,6 +5,7 @@ use super::{
     call::{Answer, Call, End, Outcome},
     measures::{Belongs, Measures},
     window::Window,
+    workload::{Work, fresh_salt},
 };
 use anyhow::Result;
 use dssd_common::policy::PolicySpec;
@@ -63,6 +64,7 @@ pub(super) struct Measured {
 struct Shared {
     load: Arc<Load>,
     turn: Turn,
+    salt: String,
     next: AtomicU64,
     window: Window,
     ended: CancellationToken,
@@ -83,6 +85,7 @@ pub(super) async fn measure(load: &Arc<Load>, turn: Turn) -> Result<Measured> {
     let shared = Arc::new(Shared {
         load: Arc::clone(load),
         turn,
+        salt: fresh_salt(),
         next: AtomicU64::new(turn.first + turn.streams as u64),
         window: Window::default(),
         ended: CancellationToken::new(),
@@ -127,20 +130,20 @@ impl Shared {
     /// Call after call, until the window has ended.
     async fn stream(self: Arc<Self>, first: u64, begun: oneshot::Sender<()>) {
         let work = self.load.workload.first_work(first);
-        let call = self.call(first, work.request(self.turn.policy));
+        let call = self.call(first, work);
         self.note(first, call.run(Some(begun)).await).await;
         while !self.ended.is_cancelled() {
             let number = self.next.fetch_add(1, Ordering::Relaxed);
             let work = self.load.workload.work(number);
-            let call = self.call(number, work.request(self.turn.policy));
+            let call = self.call(number, work);
             self.note(number, call.run(None).await).await;
         }
     }
 
-    fn call(&self, number: u64, request: dssd_proto::v1::GenerateRequest) -> Call {
+    fn call(&self, number: u64, work: Work) -> Call {
         Call {
             server: self.load.target.server(number),
-            request,
+            request: work.request(self.turn.policy, &self.salt),
             due: Instant::now(),
             limit: self.load.settings.timeout,
         }

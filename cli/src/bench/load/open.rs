@@ -6,6 +6,7 @@ use super::{
     call::Call,
     measures::{Belongs, Measures, Times},
     window::Window,
+    workload::fresh_salt,
 };
 use anyhow::{Context as _, Result};
 use std::{
@@ -55,7 +56,7 @@ pub(super) async fn run(load: &Arc<Load>, plan: Plan) -> Result<Measured> {
     window.begin(begin + warm_up);
     window.end(begin + warm_up + plan.duration);
     let (mut offered, mut unsent, mut lateness) = (0, 0, Times::new()?);
-    let mut calls = JoinSet::new();
+    let (salt, mut calls) = (fresh_salt(), JoinSet::new());
     let arrivals = Arrivals::new(plan.rate, load.workload.seed());
     let all = arrivals.take_while(|&at| at < warm_up + plan.duration);
     for (number, at) in (plan.first..).zip(all) {
@@ -77,7 +78,7 @@ pub(super) async fn run(load: &Arc<Load>, plan: Plan) -> Result<Measured> {
         }
         let call = Call {
             server: load.target.server(number),
-            request: work.request(load.settings.policy),
+            request: work.request(load.settings.policy, &salt),
             due,
             limit: load.settings.timeout,
         };

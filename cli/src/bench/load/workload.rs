@@ -30,7 +30,7 @@ pub(super) struct WorkloadArgs {
     /// Prompts of random tokens: little can be foretold of what follows.
     #[arg(long, conflicts_with = "prompts")]
     random_prompts: bool,
-    /// Tokens that all prompts begin with.
+    /// Tokens that all prompts begin with; servers may reuse them within a measurement, and never across.
     #[arg(long, value_name = "N", default_value_t = 0)]
     shared_prefix: u32,
     /// Temperature of sampled answers; 0 is greedy.
@@ -191,15 +191,22 @@ fn stream(seed: u64, number: u64) -> ChaCha8Rng {
     random
 }
 
+/// A `cache_salt` for one measurement: what earlier ones left in prefix caches is of no use to it, or
+/// whatever runs second would have less to compute.
+pub(super) fn fresh_salt() -> String {
+    format!("bench-{:032x}", rand::random::<u128>())
+}
+
 impl Work {
     /// The request for it.
-    pub(super) fn request(self, policy: PolicySpec) -> GenerateRequest {
+    pub(super) fn request(self, policy: PolicySpec, cache_salt: &str) -> GenerateRequest {
         GenerateRequest {
             prompt: Some(Prompt::TokenIds(TokenIds { ids: self.prompt })),
             max_new_tokens: Some(self.output_tokens),
             temperature: Some(self.temperature),
             seed: Some(self.seed),
             ignore_eos: true,
+            cache_salt: cache_salt.to_owned(),
             speculation: Some(speculation(Some(policy))),
             ..GenerateRequest::default()
         }

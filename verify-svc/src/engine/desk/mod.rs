@@ -16,7 +16,7 @@ use super::{
     generation::Generation,
     request::{GenerateRequest, ScoreRequest},
 };
-use crate::{Error, Result};
+use crate::{Error, Result, metrics::Metrics};
 use dssd_common::{
     kv::{KvCache, KvLayout},
     serve::ClientId,
@@ -26,7 +26,7 @@ use rate::RoomRate;
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
-    time::Instant,
+    time::{Duration, Instant},
 };
 use tokio::sync::oneshot;
 
@@ -38,6 +38,9 @@ pub(crate) struct Desk {
     commands: mpsc::Sender<Command>,
     layout: KvLayout,
     blocks: usize,
+    /// How long a request may wait.
+    max_wait: Duration,
+    metrics: Arc<Metrics>,
     state: Mutex<State>,
 }
 
@@ -71,17 +74,20 @@ enum Work {
 }
 
 impl Desk {
-    /// The desk of an engine that takes `commands` and fills `kv`.
+    /// The desk of an engine that takes `commands` and fills `kv`; refusals are counted in `metrics`.
     pub(super) fn new(
         limits: &EngineLimits,
         kv: &KvCache,
         commands: mpsc::Sender<Command>,
+        metrics: Arc<Metrics>,
     ) -> Self {
         let blocks = kv.usage().total_blocks;
         Self {
             commands,
             layout: kv.layout().clone(),
             blocks,
+            max_wait: limits.max_queue_wait,
+            metrics,
             state: Mutex::new(State {
                 queue: Queue::new(limits.max_queue),
                 running: 0,
@@ -99,12 +105,12 @@ impl Desk {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether a request of `client` that came now could be taken or wait: a cheap look before
-    /// any work is done for it.
+    /// Whether a request of `client` that has just `arrived` could be taken or wait: a cheap look
+    /// before any work is done for it.
     ///
     /// # Errors
     /// What it would be refused with.
-    pub(super) fn look(&self, client: ClientId) -> Result<()> {
+    pub(super) fn look(&self, client: ClientId, arrived: Instant) -> Result<()> {
         let mut state = self.lock();
         if state.draining {
             return Err(Error::Draining);
@@ -112,6 +118,7 @@ impl Desk {
         if state.queue.has_place(client) || (state.queue.is_empty() && state.has_room(1)) {
             return Ok(());
         }
+        self.metrics.refused(arrived.elapsed());
         Err(state.refuse_full())
     }
 
@@ -129,9 +136,9 @@ impl Desk {
         self.check_size("max_new_tokens", blocks)?;
         let name = (request.client, request.request_id.clone());
         let events = request.events.watch();
-        let client = request.client;
+        let (client, arrived) = (request.client, request.call.arrived());
         let work = Work::Generate(Box::new(request), reply);
-        self.enter(client, Some((name, events)), blocks, work)
+        self.enter(client, arrived, Some((name, events)), blocks, work)
     }
 
     /// The same for a request to score.
@@ -141,7 +148,8 @@ impl Desk {
     pub(super) fn enter_score(self: &Arc<Self>, request: ScoreRequest) -> Result<Ticket> {
         let blocks = self.layout.blocks_for(request.tokens.len());
         self.check_size("prompt", blocks)?;
-        self.enter(request.client, None, blocks, Work::Score(request))
+        let (client, arrived) = (request.client, request.arrived);
+        self.enter(client, arrived, None, blocks, Work::Score(request))
     }
 
     /// Refuses what would never fit.
@@ -159,6 +167,7 @@ impl Desk {
     fn enter(
         self: &Arc<Self>,
         client: ClientId,
+        arrived: Instant,
         name: Option<(Name, WeakEvents)>,
         blocks: usize,
         work: Work,
@@ -172,6 +181,7 @@ impl Desk {
         }
         let at_once = state.queue.is_empty() && state.has_room(blocks);
         if !at_once && !state.queue.has_place(client) {
+            self.metrics.refused(arrived.elapsed());
             return Err(state.refuse_full());
         }
         let ticket = state.next_ticket;
@@ -271,10 +281,17 @@ impl Desk {
         Some((gone.entry, refusal))
     }
 
-    /// Ends one that has waited too long; false if it waits no more.
+    /// Ends one that has waited too long; `None` if it waits no more.
     pub(super) fn give_up(self: &Arc<Self>, ticket: &Ticket) -> Option<Error> {
-        let (_, refusal) = self.take_out(|waiting| waiting.ticket == ticket.number())?;
+        let (entry, refusal) = self.take_out(|waiting| waiting.ticket == ticket.number())?;
+        let late = entry.since.elapsed().saturating_sub(self.max_wait);
+        self.metrics.refused(late);
         Some(refusal)
+    }
+
+    /// Forgets one whose answer nobody awaits any more, if it waits.
+    fn leave(self: &Arc<Self>, ticket: &Ticket) {
+        _ = self.take_out(|waiting| waiting.ticket == ticket.number());
     }
 
     /// Ends a generation that waits, with nothing; false if none of this name does.

@@ -22,7 +22,7 @@ impl Ticket {
 impl Drop for Ticket {
     fn drop(&mut self) {
         // Nothing happens if it has room already: then the engine sees that nobody listens.
-        self.desk.give_up(self);
+        self.desk.leave(self);
     }
 }
 

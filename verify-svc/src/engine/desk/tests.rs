@@ -1,7 +1,7 @@
 use super::*;
 use crate::engine::{Event, EventReceiver, EventSender, StopRules};
 use dssd_common::sampling::SamplingParams;
-use std::time::Duration;
+use prometheus_client::{encoding::text::encode, registry::Registry};
 
 fn client(name: &str) -> ClientId {
     ClientId::of_token(name.as_bytes())
@@ -43,10 +43,26 @@ impl Engine {
         };
         let (commands, inbox) = mpsc::channel();
         Self {
-            desk: Arc::new(Desk::new(&limits, &kv, commands)),
+            desk: Arc::new(Desk::new(&limits, &kv, commands, Arc::default())),
             inbox,
             running: Vec::new(),
         }
+    }
+
+    fn look(&self, who: &str) -> Result<()> {
+        self.desk.look(client(who), Instant::now())
+    }
+
+    /// Requests without room that were refused after so many seconds and less.
+    fn refused_within(&self, seconds: &str) -> u64 {
+        let mut registry = Registry::default();
+        self.desk.metrics.register(&mut registry);
+        let mut text = String::new();
+        encode(&mut text, &registry).unwrap();
+        let name = format!("refusal_delay_seconds_bucket{{le=\"{seconds}\"}} ");
+        let mut lines = text.lines();
+        let count = lines.find_map(|line| line.strip_prefix(&name));
+        count.unwrap().parse().unwrap()
     }
 
     fn ask_of(&self, who: &str, id: &str, blocks: usize) -> Result<Asked> {
@@ -145,8 +161,8 @@ fn a_flood_of_one_client_leaves_places_to_another() {
     let mut flood: Vec<_> = (0..4)
         .map(|i| engine.ask(&format!("a{i}")).unwrap())
         .collect();
-    assert!(engine.desk.look(client("a")).is_err());
-    engine.desk.look(client("b")).unwrap();
+    assert!(engine.look("a").is_err());
+    engine.look("b").unwrap();
     let _other = engine.ask_of("b", "b0", 1).unwrap();
     let pushed_out = flood.pop().unwrap().answer.try_recv().unwrap();
     assert!(matches!(pushed_out, Err(Error::NoRoom { .. })));
@@ -207,10 +223,25 @@ fn waiting_ones_are_aborted_refused_when_late_and_refused_by_a_drain() {
     let refused = drained.answer.try_recv().unwrap();
     assert!(matches!(refused, Err(Error::Draining)));
     assert!(matches!(engine.ask("v").err().unwrap(), Error::Draining));
-    assert!(matches!(
-        engine.desk.look(client("a")),
-        Err(Error::Draining)
-    ));
+    assert!(matches!(engine.look("a"), Err(Error::Draining)));
+}
+
+#[test]
+fn how_late_refusals_come_is_counted_from_when_they_were_due() {
+    let engine = Engine::new(1, 9, 1);
+    let _running = engine.ask("x").unwrap();
+    let cancelled = engine.ask("y").unwrap();
+    drop(cancelled);
+    assert_eq!(engine.refused_within("+Inf"), 0, "nobody is told");
+    let late = engine.ask("y").unwrap();
+    let long_ago = Instant::now().checked_sub(Duration::from_secs(1)).unwrap();
+    engine.desk.look(client("a"), long_ago).unwrap_err();
+    assert_eq!(engine.refused_within("0.5"), 0);
+    assert_eq!(engine.refused_within("+Inf"), 1);
+    engine.ask("z").err().unwrap();
+    engine.desk.give_up(&late.ticket).unwrap();
+    assert!(engine.desk.give_up(&late.ticket).is_none());
+    assert_eq!(engine.refused_within("+Inf"), 3);
 }
 
 #[test]

@@ -42,7 +42,7 @@ impl ByHand {
         };
         let model = model.load(&checkpoint).unwrap();
         let (commands, inbox) = mpsc::channel();
-        let desk = Desk::new(&LIMITS, &model.kv, commands.clone());
+        let desk = Desk::new(&LIMITS, &model.kv, commands.clone(), Arc::default());
         let handle = EngineHandle {
             commands,
             desk: Arc::new(desk),
@@ -110,6 +110,7 @@ impl ByHand {
             first_index: 1,
             top: 0,
             early_exit: None,
+            arrived: std::time::Instant::now(),
             deadline: None,
             reply,
         };
