@@ -58,11 +58,9 @@ impl EventSender {
 
     /// Says what happened. If nobody reads any more, that is noticed at the next step.
     pub(super) fn send(&self, event: Event) {
-        if let Err(mpsc::error::TrySendError::Full(event)) = self.0.try_send(event) {
-            tracing::error!(
-                ?event,
-                "an event without a place: the generation is cut off"
-            );
+        if let Err(mpsc::error::TrySendError::Full(_)) = self.0.try_send(event) {
+            // What the event says is its client's alone.
+            tracing::error!("an event without a place: the generation is cut off");
         }
     }
 }
