@@ -39,6 +39,7 @@ impl Identity {
     pub fn new(request_id: String, trail: Trail) -> Self {
         // Errors are the last thing that is filtered out, and need it most.
         let log = tracing::error_span!("request", request_id = request_id.as_str());
+        trail.tell("request_id", &request_id);
         Self {
             request_id,
             trail,

@@ -71,6 +71,14 @@ impl Trail {
         self.begun.is_some()
     }
 
+    /// Adds something that there is to know of the span.
+    pub fn tell(&self, key: &'static str, value: &str) {
+        if self.is_recorded() {
+            let value = KeyValue::new(key, value.to_owned());
+            self.context.span().set_attribute(value);
+        }
+    }
+
     /// Takes note of what took place within the span; `part` is called later, elsewhere.
     pub fn note(&self, part: impl FnOnce() -> Part + Send + 'static) {
         let (Some(sink), Some(begun)) = (Sink::get(), self.begun) else {

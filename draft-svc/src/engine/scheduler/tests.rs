@@ -3,7 +3,7 @@
 use super::Scheduler;
 use crate::{
     Config,
-    engine::{Command, Peer, StreamKey},
+    engine::{Command, Peer, Spans, StreamKey},
     service,
 };
 use dssd_common::serve::{WorkAhead, open_model};
