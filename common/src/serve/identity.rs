@@ -153,10 +153,9 @@ mod tests {
         let told = |name: &str| {
             let mut metadata = MetadataMap::new();
             Identity::new(name.to_owned(), Trail::default()).inject(&mut metadata);
-            let told = metadata
+            metadata
                 .get(REQUEST_ID)
-                .map(|value| value.to_str().unwrap().to_owned());
-            told
+                .map(|value| value.to_str().unwrap().to_owned())
         };
         assert_eq!(told("abc").as_deref(), Some("abc"));
         assert_eq!(told("für Elise"), None);
