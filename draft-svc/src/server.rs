@@ -2,9 +2,9 @@
 
 use crate::{
     Error,
-    engine::{Command, Condition, EngineHandle, Incoming, Peer, StreamKey},
+    engine::{Command, Condition, EngineHandle, Incoming, Peer, Spans, StreamKey},
 };
-use dssd_common::serve::blame_sender;
+use dssd_common::serve::{Identity, Trail, blame_sender};
 use dssd_proto::v1::{
     DrafterMessage, GetDrafterInfoRequest, GetDrafterInfoResponse, VerifierMessage,
     drafting_server::Drafting,
@@ -80,7 +80,14 @@ impl Drafting for Server {
         let same_host = is_same_host(request.local_addr(), request.remote_addr());
         // It must not keep the answers open.
         let complaints = outbox.downgrade();
-        let peer = Peer { outbox, same_host };
+        let request_id = Identity::named_in(request.metadata()).map_err(Error::from)?;
+        let trail = Trail::of_call("drafting", request.metadata());
+        let identity = Identity::new(request_id.unwrap_or_default(), trail);
+        let peer = Peer {
+            outbox,
+            same_host,
+            spans: Spans::new(identity.clone()),
+        };
         if !self.engine.send(Command::Open(key, peer)) {
             return Err(Error::Draining.into());
         }
@@ -88,6 +95,7 @@ impl Drafting for Server {
         let engine = self.engine.clone();
         let inbound = forward(engine.clone(), key, request.into_inner(), SILENCE);
         let inbound = over.clone().run_until_cancelled_owned(inbound);
+        let inbound = identity.logged(inbound);
         tokio::spawn(async move {
             if let (Some(Err(status)), Some(outbox)) = (inbound.await, complaints.upgrade()) {
                 // Whoever does not read what there is need not know.

@@ -11,6 +11,7 @@ mod served;
 mod server;
 mod service;
 pub mod session;
+mod spans;
 
 pub use config::Config;
 pub use error::{Error, Result};

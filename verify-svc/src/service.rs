@@ -121,13 +121,7 @@ async fn serve(
     let server = Arc::new(Server::new(engine.clone(), served, drafters, metrics));
     if config.page == Switch::On {
         let server = Arc::clone(&server);
-        let gate = door.gate();
-        let page = Page {
-            server,
-            tokenizer,
-            gate,
-        };
-        http.mount(page.router());
+        http.mount(Page::new(server, tokenizer, door.gate()).router());
     }
     let server = GenerationServer::from_arc(server).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let service = Service {

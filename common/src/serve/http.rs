@@ -52,7 +52,7 @@ struct Limits {
 }
 
 const LIMITS: Limits = Limits {
-    connections: 64,
+    connections: 256,
     head: Duration::from_secs(30),
     age: Duration::from_secs(600),
 };

@@ -1,5 +1,5 @@
 //! What both services need besides their own work: settings, logs, signals, loading a model,
-//! probes and metrics, health and reflection, and an orderly end.
+//! probes, metrics and traces, health and reflection, and an orderly end.
 
 mod args;
 mod client;
@@ -10,6 +10,7 @@ mod gate;
 mod grpc;
 mod health;
 mod http;
+mod identity;
 mod incoming;
 mod life;
 mod listeners;
@@ -24,6 +25,8 @@ mod secret;
 mod settings;
 mod tls;
 mod tokens;
+mod traces;
+mod trail;
 mod watched;
 
 pub use args::{ServeArgs, check_positive, default_settings, or_else};
@@ -33,6 +36,7 @@ pub use gate::{Gate, Gated};
 pub use grpc::{Front, MAX_MESSAGE_BYTES, Router};
 pub use health::Health;
 pub use http::Http;
+pub use identity::{Identity, MAX_REQUEST_ID};
 pub use life::{Drain, Engine, Service, cancelled_on_signal, listen};
 pub use listeners::Listeners;
 pub use logging::{init_logging, warn_unknown_variables};
@@ -46,3 +50,5 @@ pub use secret::Secret;
 pub use settings::{Dtype, HttpListen, LogFormat, Switch, WorkAhead, parse_seconds};
 pub use tls::{Dialer, DialerSettings, Wire};
 pub use tokens::Bearer;
+pub use traces::Traces;
+pub use trail::{Ending, Part, Trail};

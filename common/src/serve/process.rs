@@ -1,7 +1,7 @@
 //! A service as a process: settings, logs, signals, exit status.
 
 use super::{
-    Drain, Listeners, ServeArgs, cancelled_on_signal, init_logging, warn_unknown_variables,
+    Drain, Listeners, ServeArgs, Traces, cancelled_on_signal, init_logging, warn_unknown_variables,
 };
 use crate::Error;
 use clap::{Arg, Parser};
@@ -33,8 +33,13 @@ where
         let args = config.as_ref();
         let shutdown = cancelled_on_signal()?;
         exit_in_the_end(&shutdown, args.drain())?;
+        let traces = Traces::start(command.get_name())?;
         let listeners = Listeners::bind(args).await?;
-        service(config, listeners, shutdown).await
+        let served = service(config, listeners, shutdown).await;
+        if let Some(traces) = traces {
+            traces.end().await;
+        }
+        served
     };
     match outcome.await {
         Ok(()) => ExitCode::SUCCESS,

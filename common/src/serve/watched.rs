@@ -4,13 +4,16 @@ use crate::{Error, Result, checkpoint::hex};
 use arc_swap::ArcSwap;
 use sha2::{Digest as _, Sha256};
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{self, Read as _},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
-use tokio::{task::spawn_blocking, time::interval};
+use tokio::{
+    task::spawn_blocking,
+    time::{MissedTickBehavior, interval},
+};
 use tokio_util::task::AbortOnDropHandle;
 
 /// How often the files are looked at.
@@ -73,6 +76,7 @@ where
     F: Fn(&[Text]) -> Result<T> + Send + 'static,
 {
     let mut ticks = interval(INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
         let looked = spawn_blocking(move || (source.refresh(), source)).await;
@@ -143,6 +147,13 @@ fn read(path: &Path) -> Result<Text> {
         source,
     };
     let mut bytes = Vec::new();
+    // Opening a pipe would wait for whoever writes into it.
+    if !fs::metadata(path).map_err(fault)?.is_file() {
+        return Err(Error::InvalidFile {
+            path: path.to_owned(),
+            reason: "is no regular file".to_owned(),
+        });
+    }
     let file = File::open(path).map_err(fault)?;
     let count = file.take(MAX_BYTES + 1).read_to_end(&mut bytes);
     let text = Text {

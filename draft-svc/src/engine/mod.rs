@@ -3,6 +3,7 @@
 mod foresight;
 mod scheduler;
 mod sequence;
+mod spans;
 
 use crate::{Error, Result, metrics::Metrics, session::DrafterProfile};
 use dssd_common::{
@@ -13,6 +14,7 @@ use dssd_common::{
 };
 use dssd_proto::v1::{DrafterLoad, DrafterMessage, ExitHeadAgreement, VerifierMessage};
 use scheduler::Scheduler;
+pub(crate) use spans::Spans;
 use std::{
     sync::{Arc, mpsc},
     thread,
@@ -43,6 +45,8 @@ pub(crate) struct Peer {
     pub(crate) outbox: Outbox,
     /// Whether it runs on this machine, as far as can be known.
     pub(crate) same_host: bool,
+    /// What the stream is known by.
+    pub(crate) spans: Spans,
 }
 
 /// A message as it waits for the engine.

@@ -1,6 +1,6 @@
 //! One stream's draft: its session, its policy, and how deep the next token has come.
 
-use super::{EngineParts, Outbox, Peer, StreamKey, foresight::Foresight};
+use super::{EngineParts, Outbox, Peer, Spans, StreamKey, foresight::Foresight};
 use crate::{Error, Result, session::DraftSession};
 use dssd_common::{
     kv::{KvCache, SequenceId},
@@ -15,6 +15,7 @@ pub(super) struct Sequence {
     pub(super) outbox: Outbox,
     /// Whether the verifier shares this machine.
     pub(super) same_host: bool,
+    pub(super) spans: Spans,
     pub(super) session: DraftSession,
     pub(super) drafting: Option<Drafting>,
     /// The exit whose band the next token's row goes through next, once it has been fed.
@@ -148,6 +149,7 @@ impl Sequence {
             key,
             outbox: peer.outbox,
             same_host: peer.same_host,
+            spans: peer.spans,
             session,
             drafting: None,
             depth: 0,

@@ -12,13 +12,17 @@
 mod chaos;
 mod clients;
 mod cluster;
+mod collector;
 mod faults;
 mod ledger;
+mod logged;
+mod logs;
 mod processes;
 mod proxy;
 mod requests;
 mod rolling;
 mod start;
+mod traces;
 
 /// The long tests measure processes, so they run one after another.
 static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());

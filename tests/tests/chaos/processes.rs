@@ -35,7 +35,8 @@ impl Kind {
         };
         let mut command = Command::new(Path::new(program));
         for (name, _) in std::env::vars_os() {
-            if name == "RUST_LOG" || name.to_string_lossy().starts_with("DSSD_") {
+            let text = name.to_string_lossy();
+            if text == "RUST_LOG" || text.starts_with("DSSD_") || text.starts_with("OTEL_") {
                 command.env_remove(name);
             }
         }

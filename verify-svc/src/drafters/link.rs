@@ -5,6 +5,7 @@ use crate::{
     engine::{Command, EngineHandle, LinkKey},
     metrics::DrafterError,
 };
+use dssd_common::serve::Identity;
 use dssd_proto::v1::{
     DrafterMessage, VerifierMessage, drafter_message, drafting_client::DraftingClient,
 };
@@ -12,7 +13,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::{Code, Status};
+use tonic::{Code, Request, Status};
 
 /// Messages to a drafter that may wait: a Commit for each round, and rounds wait for answers.
 const OUTBOX: usize = 64;
@@ -57,14 +58,16 @@ pub(super) async fn run(
     engine: &EngineHandle,
     link: LinkKey,
     end: &CancellationToken,
+    identity: &Identity,
 ) {
     loop {
         let (address, wire) = table.choose().await;
         let _stream = StreamCount { table, address };
         let (sender, outbox) = mpsc::channel(OUTBOX);
         let mut client = DraftingClient::new(wire).max_decoding_message_size(MAX_MESSAGE_BYTES);
-        let opening =
-            tokio::time::timeout(OPEN_TIMEOUT, client.draft(ReceiverStream::new(outbox))).await;
+        let mut call = Request::new(ReceiverStream::new(outbox));
+        identity.inject(call.metadata_mut());
+        let opening = tokio::time::timeout(OPEN_TIMEOUT, client.draft(call)).await;
         let mut inbox = match opening {
             Ok(Ok(response)) => response.into_inner(),
             Ok(Err(status)) => {

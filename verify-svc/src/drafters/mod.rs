@@ -13,7 +13,7 @@ use crate::{
     engine::{EngineHandle, LinkKey},
     metrics::{DrafterError, Metrics},
 };
-use dssd_common::serve::Dialer;
+use dssd_common::serve::{Dialer, Identity};
 use dssd_proto::v1::{self, drafting_client::DraftingClient};
 use exclusion::Failure;
 use futures::future::join_all;
@@ -64,12 +64,19 @@ impl Drafters {
     }
 
     /// Finds a drafter for a generation, as soon as there is one, and connects it: the engine
-    /// hears of it by [`LinkEvent`]s. Ends when `end` is cancelled.
-    pub(crate) fn attach(&self, engine: EngineHandle, link: LinkKey, end: CancellationToken) {
+    /// hears of it by [`LinkEvent`]s, and the drafter what the generation is known by. Ends when
+    /// `end` is cancelled.
+    pub(crate) fn attach(
+        &self,
+        engine: EngineHandle,
+        link: LinkKey,
+        end: CancellationToken,
+        identity: Identity,
+    ) {
         let table = Arc::clone(&self.table);
         self.runtime.spawn(async move {
-            let stream = link::run(&table, &engine, link, &end);
-            end.run_until_cancelled(stream).await;
+            let stream = link::run(&table, &engine, link, &end, &identity);
+            end.run_until_cancelled(identity.logged(stream)).await;
         });
     }
 

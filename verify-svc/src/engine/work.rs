@@ -5,7 +5,10 @@ use super::{
     pass::{Exit, ReadRow},
 };
 use dssd_proto::v1::{self, PlainReason};
-use std::{ops::Range, time::Duration};
+use std::{
+    ops::Range,
+    time::{Duration, Instant},
+};
 
 /// Rows of one generation in one pass.
 pub(super) struct Work {
@@ -56,6 +59,7 @@ pub(super) struct PassResult<'a> {
     pub(super) rows: Vec<ReadRow<'a>>,
     /// Whether the rows wait before a band for want of room.
     pub(super) stopped: bool,
+    pub(super) begun: Instant,
     pub(super) seconds: Duration,
 }
 

@@ -1,7 +1,8 @@
-//! The account of one request to generate, from its arrival to its end.
+//! The account of one request to generate, from its arrival to its end, for metrics, logs and traces.
 
 use super::Metrics;
-use crate::{Error, engine::Event};
+use crate::{Error, engine::Event, session::News, spans::Spans};
+use dssd_common::serve::Identity;
 use dssd_proto::v1::{self, FinishReason};
 use std::{
     sync::{
@@ -21,6 +22,13 @@ enum Ending {
     DeadlineExceeded,
     Unavailable,
     Error,
+}
+
+impl Ending {
+    /// Whether the service did not do what it was asked for. Clients decide when they leave.
+    fn is_failure(self) -> bool {
+        matches!(self, Self::Unavailable | Self::Error)
+    }
 }
 
 pub(super) const ENDINGS: [&str; 7] = [
@@ -55,10 +63,24 @@ pub(super) fn rejection(error: &Error) -> usize {
     }
 }
 
+/// The name of why a request was refused, and the field that is to blame, if one is. What the
+/// field holds may be a part of a prompt.
+pub(super) fn reason(error: &Error) -> (&'static str, Option<&str>) {
+    use dssd_common::Error as Common;
+    let field = match error {
+        Error::InvalidField { field, .. } => Some(field.as_str()),
+        Error::Common(Common::InvalidParameter { field, .. }) => Some(*field),
+        _ => None,
+    };
+    (REJECTIONS[rejection(error)], field)
+}
+
 /// One request. It is counted once: when its end is told, or when nobody holds it any more.
 #[derive(Debug)]
 pub struct Call {
     metrics: Arc<Metrics>,
+    identity: Identity,
+    spans: Spans,
     arrived: Instant,
     deadline: Option<Instant>,
     /// Nanoseconds from arrival to the newest tokens; 0 before the first.
@@ -69,14 +91,20 @@ pub struct Call {
 impl Default for Call {
     /// One that nobody looks at.
     fn default() -> Self {
-        Self::new(Arc::default(), None)
+        Self::new(Arc::default(), None, Identity::default())
     }
 }
 
 impl Call {
-    pub(super) fn new(metrics: Arc<Metrics>, deadline: Option<Instant>) -> Self {
+    pub(super) fn new(
+        metrics: Arc<Metrics>,
+        deadline: Option<Instant>,
+        identity: Identity,
+    ) -> Self {
         Self {
             metrics,
+            spans: Spans::new(identity.trail().clone()),
+            identity,
             arrived: Instant::now(),
             deadline,
             newest: AtomicU64::new(0),
@@ -89,21 +117,38 @@ impl Call {
         self.arrived
     }
 
-    /// Where its rounds are counted.
-    pub(crate) fn metrics(&self) -> &Metrics {
-        &self.metrics
+    /// What it is known by.
+    pub(crate) fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// Takes note of a step with rows of it.
+    pub(crate) fn passed(&self, begun: Instant, time: Duration) {
+        self.spans.passed(begun, time);
+    }
+
+    /// Takes note of a round.
+    pub(crate) fn round(&self, news: &News) {
+        self.metrics.round(news);
+        self.spans.round(news);
     }
 
     /// It is refused.
     pub(crate) fn rejected(&self, error: &Error) {
         if !self.ended.swap(true, Relaxed) {
             self.metrics.rejected(error);
+            let (reason, field) = reason(error);
+            self.identity
+                .in_log(|| tracing::debug!(reason, field, "refused"));
+            let is_failure = matches!(reason, "draining" | "internal");
+            self.spans.ended(reason, is_failure, None);
         }
     }
 
     /// It has room, after waiting for it.
     pub(crate) fn admitted(&self, queued: Duration, resumed: bool) {
         self.metrics.queue_time.observe(queued.as_secs_f64());
+        self.spans.admitted(queued);
         self.metrics.resumed.inc_by(u64::from(resumed));
     }
 
@@ -118,9 +163,9 @@ impl Call {
             Event::Tokens(tokens) => self.tokens(tokens.token_ids.len()),
             Event::Round(_) => {}
             Event::Finished(info) => self.finished(info),
-            Event::Failed(Error::DeadlineExceeded) => self.end(Ending::DeadlineExceeded),
-            Event::Failed(Error::Draining) => self.end(Ending::Unavailable),
-            Event::Failed(_) => self.end(Ending::Error),
+            Event::Failed(Error::DeadlineExceeded) => self.end(Ending::DeadlineExceeded, None),
+            Event::Failed(Error::Draining) => self.end(Ending::Unavailable, None),
+            Event::Failed(_) => self.end(Ending::Error, None),
         }
     }
 
@@ -154,19 +199,26 @@ impl Call {
                 self.metrics.early_exit_tokens.add(head, left.count);
             }
         }
-        self.end(match info.finish_reason() {
+        let ending = match info.finish_reason() {
             FinishReason::Stop => Ending::Stop,
             FinishReason::Length => Ending::Length,
             FinishReason::Aborted => Ending::Aborted,
             FinishReason::Unspecified => Ending::Error,
-        });
+        };
+        self.end(ending, Some(info));
     }
 
-    fn end(&self, ending: Ending) {
+    fn end(&self, ending: Ending, info: Option<&v1::FinishInfo>) {
         if !self.ended.swap(true, Relaxed) {
             self.metrics.requests.add(ending as usize, 1);
             let whole = self.arrived.elapsed();
             self.metrics.e2e_latency.observe(whole.as_secs_f64());
+            let (how, is_failure) = (ENDINGS[ending as usize], ending.is_failure());
+            self.spans.ended(how, is_failure, info);
+            self.identity.in_log(|| match is_failure {
+                true => tracing::warn!(finish_reason = how, "a generation was cut off"),
+                false => tracing::debug!(finish_reason = how, "a generation ended"),
+            });
         }
     }
 }
@@ -175,10 +227,11 @@ impl Drop for Call {
     /// Whoever asked is gone, or its time is over.
     fn drop(&mut self) {
         let over = self.deadline.is_some_and(|at| at <= Instant::now());
-        self.end(match over {
+        let ending = match over {
             true => Ending::DeadlineExceeded,
             false => Ending::Cancelled,
-        });
+        };
+        self.end(ending, None);
     }
 }
 
@@ -198,18 +251,18 @@ mod tests {
     #[test]
     fn a_call_counts_once_however_it_ends() {
         let metrics = Arc::new(Metrics::default());
-        drop(metrics.call(None));
+        drop(metrics.call(None, Identity::default()));
         assert_eq!(ended(&metrics), [("cancelled", 1)]);
-        drop(metrics.call(Some(Instant::now())));
+        drop(metrics.call(Some(Instant::now()), Identity::default()));
         assert_eq!(
             ended(&metrics),
             [("cancelled", 1), ("deadline_exceeded", 1)]
         );
-        let call = metrics.call(None);
+        let call = metrics.call(None, Identity::default());
         call.rejected(&Error::Draining);
         drop(call);
         assert_eq!(ended(&metrics).len(), 2, "refused, so not ended");
-        let call = metrics.call(None);
+        let call = metrics.call(None, Identity::default());
         call.told(&Event::Failed(Error::Draining));
         drop(call);
         assert_eq!(ended(&metrics).last(), Some(&("unavailable", 1)));
@@ -218,7 +271,7 @@ mod tests {
     #[test]
     fn tokens_that_come_together_share_the_time() {
         let metrics = Arc::new(Metrics::default());
-        let call = metrics.call(None);
+        let call = metrics.call(None, Identity::default());
         call.tokens(1);
         call.tokens(4);
         let mut registry = Registry::default();

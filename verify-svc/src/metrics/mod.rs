@@ -9,7 +9,7 @@ pub use call::Call;
 pub(crate) use live::Source;
 
 use crate::session::News;
-use dssd_common::serve::{Counters, head_labels, sizes, times};
+use dssd_common::serve::{Counters, Identity, head_labels, sizes, times};
 use dssd_proto::v1::{DraftStopReason, PlainReason};
 use live::Live;
 use prometheus_client::{
@@ -275,8 +275,12 @@ impl Metrics {
     }
 
     /// A request to generate that arrives now.
-    pub(crate) fn call(self: &Arc<Self>, deadline: Option<Instant>) -> Arc<Call> {
-        Arc::new(Call::new(Arc::clone(self), deadline))
+    pub(crate) fn call(
+        self: &Arc<Self>,
+        deadline: Option<Instant>,
+        identity: Identity,
+    ) -> Arc<Call> {
+        Arc::new(Call::new(Arc::clone(self), deadline, identity))
     }
 
     /// Takes note of why a request was refused.

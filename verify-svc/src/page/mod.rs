@@ -26,6 +26,7 @@ use axum::{
 };
 use dssd_common::{serve::Gate, tokenizer::Tokenizer};
 use std::sync::Arc;
+use tokio::sync::Semaphore;
 
 /// Everything comes from here, and nothing that is written in the document runs.
 const POLICY: &str = "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; object-src 'none'";
@@ -50,13 +51,24 @@ const FILES: [(&str, &str, &str); 8] = [
 /// What the calls of the page are answered from.
 #[derive(Clone)]
 pub(crate) struct Page {
-    pub(crate) server: Arc<Server>,
-    pub(crate) tokenizer: Option<Arc<Tokenizer>>,
+    server: Arc<Server>,
+    tokenizer: Option<Arc<Tokenizer>>,
     /// Who may call: the same as through gRPC.
-    pub(crate) gate: Gate,
+    gate: Gate,
+    /// Answers that may begin yet.
+    answers: Arc<Semaphore>,
 }
 
 impl Page {
+    pub(crate) fn new(server: Arc<Server>, tokenizer: Option<Arc<Tokenizer>>, gate: Gate) -> Self {
+        Self {
+            server,
+            tokenizer,
+            gate,
+            answers: Arc::new(Semaphore::new(generate::MOST_ANSWERS)),
+        }
+    }
+
     /// The page and its calls, to be mounted on the HTTP port.
     pub(crate) fn router(self) -> Router {
         let calls = Router::new()

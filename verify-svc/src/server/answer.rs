@@ -5,6 +5,7 @@ use crate::{
     Error,
     engine::{Event, EventReceiver},
 };
+use dssd_common::serve::Identity;
 use dssd_proto::v1::{self, generate_stream_response::Event as Message};
 use futures::{
     StreamExt as _, TryStreamExt as _,
@@ -13,17 +14,27 @@ use futures::{
 use tonic::Status;
 
 /// A streamed answer: `prompt_info`, then every event up to the last one.
-pub(super) fn messages(prompt_info: v1::PromptInfo, events: EventReceiver) -> Messages {
+pub(super) fn messages(
+    prompt_info: v1::PromptInfo,
+    events: EventReceiver,
+    identity: Identity,
+) -> Messages {
     let first = stream::iter([Ok(message(Message::PromptInfo(prompt_info)))]);
-    let rest = stream::unfold(Some(events), |events| async {
-        let mut events = events?;
+    let rest = stream::unfold(Some((events, identity)), |state| async {
+        let (mut events, identity) = state?;
         Some(match events.recv().await {
-            Some(Event::Tokens(tokens)) => (Ok(message(Message::Tokens(tokens))), Some(events)),
-            Some(Event::Round(round)) => (Ok(message(Message::Round(round))), Some(events)),
+            Some(Event::Tokens(tokens)) => (
+                Ok(message(Message::Tokens(tokens))),
+                Some((events, identity)),
+            ),
+            Some(Event::Round(round)) => {
+                (Ok(message(Message::Round(round))), Some((events, identity)))
+            }
             Some(Event::Finished(info)) => (Ok(message(Message::FinishInfo(*info))), None),
             Some(Event::Failed(error)) => (Err(error.into()), None),
             None => {
-                let error = Error::internal("the engine", "it ended without an answer");
+                let fault = || Error::internal("the engine", "it ended without an answer");
+                let error = identity.in_log(fault);
                 (Err(error.into()), None)
             }
         })

@@ -3,6 +3,7 @@
 mod answer;
 mod deadline;
 mod early_exit;
+mod identity;
 mod prompt;
 mod request;
 mod speculation;
@@ -15,7 +16,7 @@ use crate::{
     served::Served,
 };
 use deadline::Deadline;
-use dssd_common::serve::ClientId;
+use dssd_common::serve::{ClientId, Identity};
 use dssd_proto::v1::{self, generation_server::Generation};
 use futures::stream::BoxStream;
 use std::{sync::Arc, time::Instant};
@@ -54,8 +55,9 @@ impl Server {
         client: ClientId,
         request: v1::GenerateRequest,
         deadline: Deadline,
+        identity: Identity,
     ) -> crate::Result<Messages> {
-        let call = self.metrics.call(deadline.instant());
+        let call = self.metrics.call(deadline.instant(), identity);
         let started = self.admit(client, request, deadline, Arc::clone(&call));
         started.await.inspect_err(|error| call.rejected(error))
     }
@@ -72,9 +74,10 @@ impl Server {
             .blocking(move |served| served.check_generate(request))
             .await?;
         let (events, received) = EventSender::new();
+        let identity = call.identity().clone();
         let request = checked.into_engine_request(client, deadline.instant(), events, call);
         self.engine.generate(request.engine).await?;
-        Ok(answer::messages(request.prompt_info, received))
+        Ok(answer::messages(request.prompt_info, received, identity))
     }
 
     async fn score_tokens(
@@ -128,36 +131,52 @@ impl Generation for Server {
 
     async fn generate(
         &self,
-        request: Request<v1::GenerateRequest>,
+        mut request: Request<v1::GenerateRequest>,
     ) -> Answer<v1::GenerateResponse> {
-        let deadline = Deadline::of(request.metadata())?;
-        let whole = async {
-            let client = ClientId::of_call(&request);
-            let messages = self.start(client, request.into_inner(), deadline).await?;
-            answer::collect(messages).await
+        let identity = identity::of_generation("generate", &mut request)?;
+        let known_as = identity.clone();
+        let answered = async {
+            let deadline = Deadline::of(request.metadata())?;
+            let whole = async {
+                let client = ClientId::of_call(&request);
+                let request = request.into_inner();
+                let messages = self.start(client, request, deadline, known_as).await?;
+                answer::collect(messages).await
+            };
+            deadline.bound(whole).await.map(Response::new)
         };
-        deadline.bound(whole).await.map(Response::new)
+        identity.answer(answered).await
     }
 
     async fn generate_stream(
         &self,
-        request: Request<v1::GenerateRequest>,
+        mut request: Request<v1::GenerateRequest>,
     ) -> Answer<Self::GenerateStreamStream> {
-        let deadline = Deadline::of(request.metadata())?;
-        let client = ClientId::of_call(&request);
-        let started = async { Ok(self.start(client, request.into_inner(), deadline).await?) };
-        deadline.bound(started).await.map(Response::new)
+        let identity = identity::of_generation("generate", &mut request)?;
+        let known_as = identity.clone();
+        let answered = async {
+            let deadline = Deadline::of(request.metadata())?;
+            let client = ClientId::of_call(&request);
+            let request = request.into_inner();
+            let started = async { Ok(self.start(client, request, deadline, known_as).await?) };
+            deadline.bound(started).await.map(Response::new)
+        };
+        identity.answer(answered).await
     }
 
     async fn score(&self, request: Request<v1::ScoreRequest>) -> Answer<v1::ScoreResponse> {
-        let deadline = Deadline::of(request.metadata())?;
-        let client = ClientId::of_call(&request);
-        let scored = async {
-            let request = request.into_inner();
-            let scored = self.score_tokens(client, request, deadline).await;
-            Ok(scored.inspect_err(|error| self.metrics.rejected(error))?)
+        let identity = identity::of_call("score", request.metadata())?;
+        let answered = async {
+            let deadline = Deadline::of(request.metadata())?;
+            let client = ClientId::of_call(&request);
+            let scored = async {
+                let request = request.into_inner();
+                let scored = self.score_tokens(client, request, deadline).await;
+                Ok(scored.inspect_err(|error| self.metrics.rejected(error))?)
+            };
+            deadline.bound(scored).await.map(Response::new)
         };
-        deadline.bound(scored).await.map(Response::new)
+        identity.answer(answered).await
     }
 
     async fn abort(&self, request: Request<v1::AbortRequest>) -> Answer<v1::AbortResponse> {

@@ -11,13 +11,10 @@ use dssd_common::{
     exit::ExitRule,
     policy::PolicySpec,
     sampling::{SamplingParams, StopMatcher},
-    serve::ClientId,
+    serve::{ClientId, MAX_REQUEST_ID},
 };
 use dssd_proto::v1::{self, Speculation, SpeculationMode};
 use std::{sync::Arc, time::Instant};
-
-/// Longest name of a generation, in bytes.
-const MAX_REQUEST_ID: usize = 256;
 
 /// Longest salt of cached prefixes, in bytes.
 const MAX_CACHE_SALT: usize = 256;
@@ -47,7 +44,7 @@ impl Served {
         &self,
         mut request: v1::GenerateRequest,
     ) -> Result<CheckedRequest> {
-        let request_id = request_id(std::mem::take(&mut request.request_id))?;
+        let request_id = check_request_id(std::mem::take(&mut request.request_id))?;
         let cache_salt = cache_salt(std::mem::take(&mut request.cache_salt))?;
         let speculation = self.speculation(request.speculation.take())?;
         let early_exit = self.exit_rule(&speculation)?;
@@ -252,10 +249,9 @@ fn seed(asked: Option<u64>, resume: Option<&v1::Resume>, numerics_id: &str) -> R
     }
 }
 
-fn request_id(asked: String) -> Result<String> {
+fn check_request_id(asked: String) -> Result<String> {
     match asked.len() {
-        0 => Ok(uuid::Uuid::new_v4().to_string()),
-        1..=MAX_REQUEST_ID => Ok(asked),
+        0..=MAX_REQUEST_ID => Ok(asked),
         length => Err(Error::field(
             "request_id",
             format!("has {length} bytes; at most {MAX_REQUEST_ID}"),

@@ -91,14 +91,23 @@ impl Dialer {
         Ok(self.to(endpoint.origin(uri.clone()), uri))
     }
 
+    /// A channel to the server that a URI names, without the token, whose calls may take so long.
+    pub(in crate::serve) fn channel(&self, uri: &Uri, limit: Duration) -> Channel {
+        self.connected(Endpoint::from(uri.clone()).timeout(limit), uri)
+    }
+
     fn to(&self, endpoint: Endpoint, name: &Uri) -> Wire {
+        InterceptedService::new(self.connected(endpoint, name), self.bearer.clone())
+    }
+
+    fn connected(&self, endpoint: Endpoint, name: &Uri) -> Channel {
         let endpoint = endpoint
             .connect_timeout(CONNECT_TIMEOUT)
             .tcp_nodelay(true)
             .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
             .keep_alive_timeout(KEEPALIVE_TIMEOUT)
             .keep_alive_while_idle(true);
-        let channel = match name.scheme_str() {
+        match name.scheme_str() {
             Some("https") => {
                 let name = host(name).to_owned();
                 let tls = self.tls.clone();
@@ -107,8 +116,7 @@ impl Dialer {
                 }))
             }
             _ => endpoint.connect_lazy(),
-        };
-        InterceptedService::new(channel, self.bearer.clone())
+        }
     }
 }
 

@@ -54,6 +54,9 @@ impl Scheduler {
             started,
         ) {
             sequence.proposed = Some(Proposed::new(proposal, started));
+            sequence
+                .spans
+                .drafted(proposal, now.saturating_sub(started));
         }
         self.send(index, proposal);
         self.work_ahead(key, guess);

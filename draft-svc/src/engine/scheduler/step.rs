@@ -41,6 +41,8 @@ impl Scheduler {
                 .collect();
             for key in keys.drain(..) {
                 if let Some(index) = self.find(key) {
+                    let identity = self.sequences[index].spans.identity();
+                    identity.in_log(|| tracing::error!("a draft is lost with its pass"));
                     self.end(index, Status::internal(error.to_string()));
                 }
             }

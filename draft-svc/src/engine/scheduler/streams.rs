@@ -19,6 +19,8 @@ impl Scheduler {
                 "{} streams are open, the most that this drafter takes",
                 self.sequences.len()
             );
+            let identity = peer.spans.identity();
+            identity.in_log(|| tracing::debug!(reason, "a stream is refused"));
             // A verifier that is gone needs no answer.
             _ = peer.outbox.try_send(Err(Error::NoRoom(reason).into()));
             return;
@@ -97,6 +99,9 @@ impl Scheduler {
     }
 
     pub(super) fn end(&mut self, index: usize, status: Status) {
+        let identity = self.sequences[index].spans.identity();
+        let code = status.code();
+        identity.in_log(|| tracing::debug!(?code, "a stream is ended"));
         _ = self.sequences[index].outbox.try_send(Err(status));
         self.remove(index);
     }

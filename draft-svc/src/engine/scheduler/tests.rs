@@ -3,7 +3,7 @@
 use super::Scheduler;
 use crate::{
     Config,
-    engine::{Command, Peer, StreamKey},
+    engine::{Command, Peer, Spans, StreamKey},
     service,
 };
 use dssd_common::serve::{WorkAhead, open_model};
@@ -40,7 +40,14 @@ impl Drafter {
         let parts = service::load(&config, &checkpoint, tokenizer.as_deref()).unwrap();
         let mut scheduler = Scheduler::new(parts);
         let (outbox, inbox) = channel(16);
-        scheduler.open(KEY, Peer { outbox, same_host });
+        scheduler.open(
+            KEY,
+            Peer {
+                outbox,
+                same_host,
+                spans: Spans::default(),
+            },
+        );
         let story = tokenizer.unwrap().encode(STORY).unwrap();
         Self {
             scheduler,

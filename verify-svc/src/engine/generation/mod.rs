@@ -268,7 +268,9 @@ impl Generation {
             }
             let logits = pass.rows[row].logits;
             let choice = self.sampler.choose(logits, &self.history, scratch);
-            let token = choice.map_err(|error| Error::internal("choosing a token", error))?;
+            let identity = self.request.call.identity();
+            let fault = |error| identity.in_log(|| Error::internal("choosing a token", error));
+            let token = choice.map_err(fault)?;
             end = self.take(token, logits)?;
             Ok::<_, Error>(Some(token))
         })?;
@@ -326,7 +328,7 @@ impl Generation {
     /// Counts what is new, over all generations.
     fn count(&mut self) {
         let news = self.session.take_news();
-        self.request.call.metrics().round(&news);
+        self.request.call.round(&news);
     }
 
     pub(super) fn emit(&self, event: Event) {

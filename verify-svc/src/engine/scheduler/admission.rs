@@ -25,7 +25,7 @@ impl Scheduler {
         self.next_key += 1;
         let resumed = !request.resumed.is_empty();
         request.call.admitted(place.queued(), resumed);
-        tracing::debug!(request_id = request.request_id, queued = ?place.queued(), "admitted");
+        tracing::debug!(queued = ?place.queued(), "admitted");
         let text = self
             .parts
             .tokenizer

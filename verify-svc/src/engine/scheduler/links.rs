@@ -55,7 +55,8 @@ impl Scheduler {
             attempt: generation.attempts,
         };
         let end = CancellationToken::new();
-        drafters.attach(handle.clone(), key, end.clone());
+        let identity = generation.request.call.identity().clone();
+        drafters.attach(handle.clone(), key, end.clone(), identity);
         generation.link = Some(Link::new(key, end));
     }
 
@@ -109,7 +110,8 @@ impl Scheduler {
     /// Leaves the drafter of a generation out for a while, and asks for another one.
     pub(super) fn replace_drafter(&mut self, index: usize, error: DrafterError, reason: &str) {
         if let Some((drafters, address)) = self.drafter_of(index) {
-            drafters.exclude(address, error, reason);
+            let identity = self.generations[index].request.call.identity();
+            identity.in_log(|| drafters.exclude(address, error, reason));
         }
         self.generations[index].session.on_lost();
         self.attach(index);

@@ -14,7 +14,10 @@ use crate::Error;
 use dssd_common::sampling::Scratch;
 use dssd_proto::v1;
 use std::{
-    sync::mpsc::{Receiver, RecvTimeoutError},
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError},
+    },
     time::{Duration, Instant},
 };
 
@@ -106,7 +109,9 @@ impl Scheduler {
             Command::Shutdown => return false,
             Command::Drain => self.draining = true,
             Command::Generate(request, place, reply) => {
-                let admitted = self.admit(*request, place);
+                let call = Arc::clone(&request.call);
+                let identity = call.identity();
+                let admitted = identity.in_log(|| self.admit(*request, place));
                 // If the caller is gone, so is the receiver of its events, and the generation ends.
                 _ = reply.send(admitted);
             }

@@ -25,14 +25,15 @@ impl Scheduler {
             return wait.map_or(Wake::OnCommand, Wake::At);
         }
         match self.pass(&batch) {
-            Ok((passages, seconds)) => self.deliver(&batch, &passages, seconds),
+            Ok((passages, begun, seconds)) => self.deliver(&batch, &passages, (begun, seconds)),
             Err(error) => self.fail(&batch, &error),
         }
         Wake::Now
     }
 
-    /// Computes a batch. Returns what became of the rows of each work, and last of those scored.
-    fn pass(&mut self, batch: &Batch) -> Result<(Vec<Passage>, Duration)> {
+    /// Computes a batch. Returns what became of the rows of each work, and last of those scored;
+    /// and when that was, and how long it took.
+    fn pass(&mut self, batch: &Batch) -> Result<(Vec<Passage>, Instant, Duration)> {
         let Self {
             parts,
             generations,
@@ -57,11 +58,16 @@ impl Scheduler {
         if pass.is_complete() {
             self.cost.observe(batch.rows(), seconds.as_secs_f64());
         }
-        Ok((passages, seconds))
+        Ok((passages, begun, seconds))
     }
 
     /// Gives every generation of a batch its logits, commits, and removes those that are done.
-    fn deliver(&mut self, batch: &Batch, passages: &[Passage], seconds: Duration) {
+    fn deliver(
+        &mut self,
+        batch: &Batch,
+        passages: &[Passage],
+        (begun, seconds): (Instant, Duration),
+    ) {
         let vocabulary = self.parts.decoder.vocabulary();
         let pass = std::mem::take(&mut self.pass);
         let mut ended = Vec::new();
@@ -69,6 +75,7 @@ impl Scheduler {
             let result = PassResult {
                 rows: pass.rows(passage, vocabulary),
                 stopped: passage.stopped,
+                begun,
                 seconds,
             };
             if let Some(end) = self.deliver_one(*index, work, &result) {
@@ -95,6 +102,8 @@ impl Scheduler {
         work: &Work,
         pass: &PassResult<'_>,
     ) -> Option<Result<End>> {
+        let call = &self.generations[index].request.call;
+        call.passed(pass.begun, pass.seconds);
         match work.kind {
             WorkKind::Prefill => {
                 self.generations[index].publish(&mut self.parts.kv);
@@ -185,8 +194,10 @@ impl Scheduler {
         let mut indices: Vec<usize> = batch.work.iter().map(|(index, _)| *index).collect();
         indices.sort_unstable_by(|a, b| b.cmp(a));
         for index in indices {
-            self.remove(index)
-                .emit(Event::Failed(Error::internal("the model pass", &text)));
+            let generation = self.remove(index);
+            let identity = generation.request.call.identity();
+            let error = identity.in_log(|| Error::internal("the model pass", &text));
+            generation.emit(Event::Failed(error));
         }
         if !batch.scoring.is_empty() {
             self.finish_scoring(0, Err(Error::internal("the model pass", &text)));
