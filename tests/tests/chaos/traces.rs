@@ -64,14 +64,14 @@ impl Trace {
         self.0.iter().filter(move |told| told.span.name == name)
     }
 
-    fn only(&self, name: &str) -> &Told {
+    fn only<'a>(&'a self, name: &'a str) -> &'a Told {
         let found: Vec<&Told> = self.named(name).collect();
         assert_eq!(found.len(), 1, "{name}: {:?}", self.0);
         found[0]
     }
 
     /// Those within a span; each lies within its time.
-    fn within(&self, parent: &Told, name: &str) -> Vec<&Told> {
+    fn within<'a>(&'a self, parent: &Told, name: &'a str) -> Vec<&'a Told> {
         let is_child = |told: &&Told| told.span.parent_span_id == parent.span.span_id;
         let found: Vec<&Told> = self.named(name).filter(is_child).collect();
         for told in &found {
