@@ -161,7 +161,8 @@ impl Setting {
         };
         let oracle = |sampling| Self {
             source: Source::Oracle,
-            ..setting((sampling, None))
+            // Under `auto` the verifier would pause drafts while many generations run.
+            ..setting((sampling, fixed(0, 8)))
         };
         let mut settings = vec![
             setting((Greedy, fixed(0, 2))),
