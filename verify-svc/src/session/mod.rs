@@ -263,6 +263,7 @@ impl VerifySession {
         };
         if closed.as_ref().is_some_and(declines) {
             self.pause.declined();
+            self.statistics.news.declined = true;
         }
         self.statistics.count_unused(closed);
         let length = self.draft_length(hints);

@@ -55,6 +55,8 @@ pub struct News {
     pub draft: Option<(Proposal, usize)>,
     /// Why the round was plain.
     pub plain: Option<PlainReason>,
+    /// The drafter said that a draft would not pay.
+    pub declined: bool,
     /// Proposals that were not used.
     pub stale_proposals: u64,
     /// Time from the request to the proposal or the deadline.

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     Error, Result,
-    session::{Next, RoundHints, VerifySession},
+    session::{News, Next, RoundHints, VerifySession},
 };
 use dssd_common::{
     kv::{KvCache, PrefixKey, SequenceId},
@@ -121,6 +121,12 @@ impl Generation {
 
     pub(super) fn remaining(&self) -> usize {
         self.request.max_new_tokens - self.history.generated().len()
+    }
+
+    /// Whether it is left to the drafter's policy if drafts pay.
+    pub(super) fn is_adaptive(&self) -> bool {
+        let draft = self.request.draft.as_ref();
+        draft.is_some_and(|draft| draft.adaptive)
     }
 
     /// Takes from the prefix cache what is there. The newest token needs a row in any case.
@@ -317,18 +323,18 @@ impl Generation {
         &mut self,
         outcome: &Outcome,
         hints: &RoundHints,
-    ) -> Option<v1::VerifierMessage> {
+    ) -> (Option<v1::VerifierMessage>, News) {
         let message = self
             .session
             .committed(&outcome.committed, outcome.accepted, hints);
-        self.count();
-        message
+        (message, self.count())
     }
 
-    /// Counts what is new, over all generations.
-    fn count(&mut self) {
+    /// Counts what is new, over all generations, and returns it.
+    fn count(&mut self) -> News {
         let news = self.session.take_news();
         self.request.call.round(&news);
+        news
     }
 
     pub(super) fn emit(&self, event: Event) {

@@ -51,7 +51,7 @@ impl Scheduler {
         }
         let newest = self.generations.len() - 1;
         if self.draft_room(newest) > 0 {
-            self.attach(newest);
+            self.attach_first(newest);
         }
         Ok(())
     }

@@ -24,12 +24,20 @@ impl Scheduler {
         }
     }
 
-    /// Asks for a drafter if there was no room for drafts before, and enough is left to draft.
+    /// Asks for the first drafter of a generation, unless drafts are known not to pay.
+    pub(super) fn attach_first(&mut self, index: usize) {
+        if !self.generations[index].is_adaptive() || self.rest.admits_one() {
+            self.attach(index);
+        }
+    }
+
+    /// Asks for a drafter if there was no room for drafts before or they did not pay, and enough is
+    /// left to draft.
     pub(super) fn attach_late(&mut self, index: usize) {
         let generation = &self.generations[index];
         let waits = generation.link.is_none() && !generation.undraftable;
         if waits && generation.remaining() >= LEAST_DRAFTED {
-            self.attach(index);
+            self.attach_first(index);
         }
     }
 

@@ -4,6 +4,7 @@
 mod admission;
 mod links;
 mod plan;
+mod rest;
 mod step;
 
 use super::{
@@ -13,6 +14,7 @@ use super::{
 use crate::Error;
 use dssd_common::sampling::Scratch;
 use dssd_proto::v1;
+use rest::Rest;
 use std::{
     sync::{
         Arc,
@@ -42,6 +44,7 @@ pub(super) struct Scheduler {
     /// Turns with every step: who is served first.
     first: usize,
     draining: bool,
+    rest: Rest,
     pass: Pass,
     scratch: Scratch,
 }
@@ -58,6 +61,7 @@ impl Scheduler {
             next_key: 0,
             first: 0,
             draining: false,
+            rest: Rest::default(),
             pass: Pass::default(),
             scratch: Scratch::default(),
         }

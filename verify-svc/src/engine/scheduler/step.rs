@@ -140,7 +140,10 @@ impl Scheduler {
         }
         let hints = self.hints(index, room);
         let generation = &mut self.generations[index];
-        let message = generation.commit(&outcome, &hints);
+        let (message, news) = generation.commit(&outcome, &hints);
+        if generation.is_adaptive() {
+            self.rest.learn(&news, outcome.committed.len());
+        }
         if outcome.end.is_some() {
             return outcome.end.map(Ok);
         }
