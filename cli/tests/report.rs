@@ -199,6 +199,18 @@ fn drafts(report: &Value) {
         &dssd[0],
         &["epsilon", "draft_acceptance_rate", "mean_acceptance_length"],
     );
+    // Heads whose costs are known by two fixed lengths.
+    let placements = list(report, "placements");
+    let layers: Vec<_> = placements.iter().map(|row| row["layer"].as_u64()).collect();
+    assert_eq!(layers, [2, 9].map(Some));
+    for placement in placements {
+        assert_numbers(placement, &["wire_seconds"]);
+        let speedup = |key: &str| placement[key]["speedup"].as_f64().unwrap();
+        assert!(
+            speedup("optimum") <= speedup("optimum_without_wire"),
+            "{placement}"
+        );
+    }
     let paper = &comparisons[0]["layerskip"];
     let ratio = &report["dssd_over_layerskip_acceptance"];
     assert_eq!(ratio, &paper["dssd_over_layerskip_acceptance"]);

@@ -1,16 +1,18 @@
 //! What heads are worth: how often they are right, how well their scores tell right from wrong,
-//! and what comes of leaving the model early.
+//! what comes of leaving the model early, and what drafts from each would bring.
 //!
 //! Intervals are bootstraps over documents throughout.
 
 mod early_exit;
 mod head;
 mod ranking;
+mod replay;
 mod thresholds;
 
 pub use early_exit::{EarlyExit, early_exits};
 pub use head::{HeadReport, Scores, heads};
 pub use ranking::{Point, Ranking};
+pub use replay::{DraftRule, Replay, RoundCosts, fastest};
 pub use thresholds::{ThresholdReport, thresholds};
 
 use crate::calibrate::Samples;

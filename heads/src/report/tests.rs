@@ -1,4 +1,4 @@
-use super::{Point, Ranking, early_exits, thresholds};
+use super::{DraftRule, Point, Ranking, Replay, RoundCosts, early_exits, fastest, thresholds};
 use crate::calibrate::{HeadSamples, Samples};
 use dssd_common::exit::{Calibration, HeadCalibration, Threshold};
 use rand::{Rng as _, SeedableRng as _};
@@ -201,4 +201,83 @@ fn a_threshold_is_held_to_what_leaves_there() {
     assert_eq!((first.coverage, first.realised), (0.5, Some(0.5)));
     assert_eq!((second.coverage, second.realised), (0.25, Some(1.0)));
     assert_eq!(second.on_text.map(|on_text| on_text.coverage), Some(0.25));
+}
+
+/// Positions of one document: whether the head is right, and its entropy.
+fn one_document(positions: &[(bool, f32)]) -> Samples {
+    let (agrees, entropy) = positions.iter().copied().unzip();
+    Samples {
+        documents: vec![0; positions.len()],
+        heads: vec![HeadSamples {
+            agrees,
+            entropy,
+            ..HeadSamples::default()
+        }],
+        ..Samples::default()
+    }
+}
+
+fn best(samples: &Samples, costs: &RoundCosts<'_>) -> Replay {
+    fastest(samples, &samples.heads[0], costs).unwrap()
+}
+
+#[test]
+fn the_fastest_rule_drafts_where_the_head_is_sure() {
+    // Right twice and wrong twice, in turn, and the entropy tells which.
+    let positions: Vec<(bool, f32)> = (0..80)
+        .map(|i| (i % 4 < 2, [0.1, 0.2, 2.0, 3.0][i % 4]))
+        .collect();
+    let costs = RoundCosts {
+        plain: 1.0,
+        drafts: &[0.2, 0.3, 0.4],
+        passes: &[1.0, 1.05, 1.1, 1.15],
+    };
+    let best = best(&one_document(&positions), &costs);
+    // A round with two tokens, which brings the third, and one that drafts nothing: four tokens in
+    // 1.1 + 0.1 + 0.2, and 1 + 0.1 + 0.1.
+    assert!((best.speedup - 4.0 / 2.6).abs() < 1e-9, "{best:?}");
+    let rule = DraftRule {
+        threshold: best.rule.threshold,
+        keep: false,
+        longest: 2,
+    };
+    assert_eq!(best.rule, rule);
+    assert!(
+        rule.threshold.is_some_and(|t| (0.2..2.0).contains(&t)),
+        "{rule}"
+    );
+    assert_eq!((best.draft_acceptance_rate, best.coverage), (1.0, 0.5));
+}
+
+#[test]
+fn fixed_lengths_follow_the_formula_of_independent_tokens() {
+    let mut random = ChaCha8Rng::seed_from_u64(3);
+    let positions: Vec<(bool, f32)> = (0..200_000)
+        .map(|_| (random.random_bool(0.8), 1.0))
+        .collect();
+    let costs = RoundCosts {
+        plain: 1.0,
+        drafts: &[0.325, 0.65, 0.975, 1.3],
+        passes: &[1.0; 8],
+    };
+    // The published optimum of drafts of a fixed length at this cost and acceptance is 1.49.
+    let best = best(&one_document(&positions), &costs);
+    assert!((best.speedup - 1.49).abs() < 0.01, "{best:?}");
+    assert_eq!(best.coverage, 1.0);
+}
+
+#[test]
+fn a_draft_does_not_reach_into_another_document() {
+    let samples = Samples {
+        documents: vec![1, 2, 2, 7],
+        ..one_document(&[(true, 0.0); 4])
+    };
+    let costs = RoundCosts {
+        plain: 1.0,
+        drafts: &[0.0; 4],
+        passes: &[1.0; 5],
+    };
+    // Rounds of one, two and one drafted tokens, each with one more.
+    let best = best(&samples, &costs);
+    assert!((best.speedup - 7.0 / 3.0).abs() < 1e-9, "{best:?}");
 }

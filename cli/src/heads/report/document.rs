@@ -4,7 +4,7 @@ use super::{
     cloze::ClozeReport,
     early_exit::EarlyExitRow,
     folder::{Folder, HeadSection},
-    speculation::{Comparison, DssdRow, LayerSkipRow, Row},
+    speculation::{Comparison, DssdRow, LayerSkipRow, Placement, Row},
 };
 use crate::bench::timing::median;
 use dssd_heads::interval::Estimate;
@@ -32,6 +32,8 @@ pub(super) struct Report {
     /// Of greedy decoding; `comparisons` has the other temperatures, too.
     pub(super) dssd_over_layerskip_acceptance: Option<Estimate>,
     pub(super) comparisons: Vec<Comparison>,
+    /// Greedy drafts from each head alone, by the model of rounds.
+    pub(super) placements: Vec<Placement>,
     /// Every folder's own figures, the first one's without the heads, which are above.
     pub(super) folders: Vec<Folder>,
     /// Over the folders; empty for a single one.

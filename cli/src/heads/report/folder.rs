@@ -29,6 +29,9 @@ pub(super) struct Folder {
     /// What one evaluation of each head costs, in layers of the model, by the weights that it
     /// reads.
     pub(super) head_layers: Vec<f64>,
+    /// What every head said on the continuations.
+    #[serde(skip)]
+    pub(super) continuations: Samples,
 }
 
 /// Where the thresholds came from.
@@ -100,7 +103,7 @@ impl Setup<'_> {
         };
         let text = sample(text, 0.0)?;
         let continuations = sample(continuations, 0.5)?;
-        self.figures(dir, heads_of, head_layers, [&text, &continuations])
+        self.figures(dir, heads_of, head_layers, &text, continuations)
     }
 
     fn figures(
@@ -108,16 +111,17 @@ impl Setup<'_> {
         dir: &Path,
         of: &ExitHeads,
         head_layers: Vec<f64>,
-        [text, continuations]: [&Samples; 2],
+        text: &Samples,
+        continuations: Samples,
     ) -> Result<Folder> {
         let reports = heads(text, self.seed);
         let mut promised = vec![Vec::new(); reports.len()];
         let mut early_exit = Vec::new();
         if let Some(calibration) = &of.calibration {
-            promised = thresholds(calibration, continuations, text, self.seed)?;
+            promised = thresholds(calibration, &continuations, text, self.seed)?;
             let layers = self.checkpoint.config().layers;
             let on = |samples| early_exits(calibration, samples, layers, self.seed);
-            let both = on(continuations)?.into_iter().zip(on(text)?);
+            let both = on(&continuations)?.into_iter().zip(on(text)?);
             early_exit = both
                 .map(|(on_continuations, on_text)| ExitSection {
                     heads_in_layers: (on_continuations.asked.iter().zip(&head_layers))
@@ -143,6 +147,7 @@ impl Setup<'_> {
                 .collect(),
             early_exit,
             head_layers,
+            continuations,
         })
     }
 }

@@ -7,7 +7,9 @@ use super::{
     early_exit::{self, EarlyExitRow},
     folder::Folder,
     material::Material,
-    speculation::{Bench, Exits, LONGEST_DRAFT, Plan, Speculation, TEMPERATURES},
+    speculation::{
+        Bench, Exits, LONGEST_DRAFT, Placement, Plan, Speculation, TEMPERATURES, placements,
+    },
 };
 use crate::{
     bench::{
@@ -38,6 +40,8 @@ pub(super) struct Measured {
     pub(super) early_exit: Vec<EarlyExitRow>,
     pub(super) cloze: Option<ClozeReport>,
     pub(super) speculation: Vec<Speculation>,
+    /// Seconds of passes of 1, 2, … rows.
+    passes: Vec<f64>,
     /// Prompts of splits A and B.
     pub(super) splits: [usize; 2],
 }
@@ -78,6 +82,7 @@ impl Lab<'_> {
             early_exit,
             cloze,
             speculation,
+            passes,
             splits: [plan.split_a, plan.split_b],
         })
     }
@@ -163,6 +168,7 @@ impl Lab<'_> {
     ) -> Result<Report> {
         let spread = spread(&folders);
         let heads = (folders.first_mut()).map(|folder| std::mem::take(&mut folder.heads));
+        let placements = measured.placements(&folders);
         let mut report = Report {
             model: self.subject.name.clone(),
             layers: self.subject.checkpoint.config().layers,
@@ -181,6 +187,7 @@ impl Lab<'_> {
             dssd_grid: Vec::new(),
             dssd_over_layerskip_acceptance: None,
             comparisons: Vec::new(),
+            placements,
             folders,
             spread,
         };
@@ -197,5 +204,25 @@ impl Lab<'_> {
         let paper = greedy.and_then(|told| told.layerskip.as_ref());
         report.dssd_over_layerskip_acceptance = paper.map(|p| p.dssd_over_layerskip_acceptance);
         Ok(report)
+    }
+}
+
+impl Measured {
+    /// Greedy drafts from each head of the first folder.
+    fn placements(&self, folders: &[Folder]) -> Vec<Placement> {
+        let greedy = self
+            .speculation
+            .iter()
+            .find(|told| told.comparison.temperature == 0.0);
+        let both = folders.first().zip(greedy);
+        both.map_or_else(Vec::new, |(folder, greedy)| {
+            let plain_rate = greedy.comparison.plain_tokens_per_second;
+            placements(
+                &folder.continuations,
+                &greedy.head_costs,
+                plain_rate,
+                &self.passes,
+            )
+        })
     }
 }

@@ -3,6 +3,7 @@
 mod drafting;
 mod exits;
 mod grid;
+mod placement;
 mod separation;
 
 use super::document::Report;
@@ -79,6 +80,7 @@ pub(super) fn page(report: &Report) -> Result<String> {
                 (exits::thresholds(report)?)
                 (exits::early_exit(report)?)
                 (drafting::section(report)?)
+                (placement::section(report))
                 (folders(report))
                 (terms())
             }

@@ -115,7 +115,7 @@ impl Drafts {
 }
 
 /// Head and length of a fixed draft.
-fn fixed_at(runs: &PolicyRuns) -> Option<(usize, usize)> {
+pub(super) fn fixed_at(runs: &PolicyRuns) -> Option<(usize, usize)> {
     match runs.setting.policy {
         PolicySpec::Fixed { head, tokens } => Some((head, tokens)),
         _ => None,

@@ -4,12 +4,14 @@ mod candidates;
 mod comparison;
 mod layerskip;
 mod paired;
+mod placement;
 mod tuning;
 
 pub(super) use candidates::{Exits, Grid};
 pub(super) use comparison::{Comparison, Row};
 pub(super) use layerskip::{Drafts, DssdRow, LayerSkip, LayerSkipRow, Side};
 pub(super) use paired::Turns;
+pub(super) use placement::{HeadCosts, Placement, placements};
 
 use crate::bench::{
     pair::{Runs, Setting},
@@ -54,6 +56,8 @@ pub(super) struct Speculation {
     pub(super) layerskip_grid: Vec<LayerSkipRow>,
     pub(super) dssd_grid: Vec<DssdRow>,
     pub(super) comparison: Comparison,
+    /// Of each head, where they could be told.
+    pub(super) head_costs: Vec<Option<HeadCosts>>,
 }
 
 impl Plan {
@@ -118,6 +122,7 @@ impl Plan {
             layerskip_grid: layerskip::layerskip_grid(&tuning, &self.exits.layers),
             dssd_grid: layerskip::dssd_grid(&dssd),
             comparison: split.compare(&tuning, &dssd),
+            head_costs: placement::head_costs(&tuning, self.exits.layers.len()),
         })
     }
 }
