@@ -243,7 +243,7 @@ fn the_fastest_rule_drafts_where_the_head_is_sure() {
     };
     assert_eq!(best.rule, rule);
     assert!(
-        rule.threshold.is_some_and(|t| (0.2..2.0).contains(&t)),
+        rule.threshold.is_some_and(|t| (0.2..3.0).contains(&t)),
         "{rule}"
     );
     assert_eq!((best.draft_acceptance_rate, best.coverage), (1.0, 0.5));
