@@ -17,6 +17,8 @@ const LONGEST: usize = 1024;
 pub(super) struct Rest {
     length: usize,
     left: usize,
+    /// A drafted token was right since the last draft that was declined.
+    pays: bool,
 }
 
 impl Rest {
@@ -26,17 +28,18 @@ impl Rest {
         if news.declined {
             self.length = (self.length * 2).clamp(FIRST, LONGEST);
             self.left = self.length;
+            self.pays = false;
         }
         if matches!(news.draft, Some((_, accepted)) if accepted > 0) {
             self.length /= 2;
-            self.left = 0;
+            self.pays = true;
         }
     }
 
     /// Whether a generation may ask for a drafter now. Behind a rest one of them may, and the
     /// others wait for what it learns.
     pub(super) fn admits_one(&mut self) -> bool {
-        let admitted = self.left == 0;
+        let admitted = self.pays || self.left == 0;
         if admitted {
             self.left = self.length;
         }
