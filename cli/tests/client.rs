@@ -1,4 +1,4 @@
-//! The client that resumes, against services in this process.
+//! The client that resumes, and calls that their connection does not take, against services in this process.
 
 #![expect(
     clippy::unwrap_used,
@@ -8,9 +8,11 @@
 use dssd::client::Client;
 use dssd_common::{checkpoint::demo, serve::open_model};
 use dssd_proto::v1::{GenerateRequest, generate_request::Prompt};
+use serde_json::Value;
 use std::{
     io::{Read as _, copy},
     net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
+    process::Command,
     thread,
     time::Duration,
 };
@@ -26,8 +28,13 @@ struct Verifier {
 
 impl Verifier {
     async fn start() -> Self {
+        Self::start_with(|_| {}).await
+    }
+
+    async fn start_with(change: impl FnOnce(&mut verify_svc::Config)) -> Self {
         let (checkpoint, tokenizer) = open_model(None).unwrap();
-        let config = verify_svc::Config::for_model(demo::folder().unwrap());
+        let mut config = verify_svc::Config::for_model(demo::folder().unwrap());
+        change(&mut config);
         let listener = listener().await;
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
@@ -161,5 +168,26 @@ async fn what_is_not_finished_in_time_is_an_error_here_and_over_there() {
     let mut within = client.within(Some(Duration::from_secs(60)));
     let whole = within.generate(request(), &mut |_| ()).await;
     assert_eq!(whole.unwrap().token_ids.len(), 150);
+    verifier.stop().await;
+}
+
+/// As many calls as a channel in steady use has when its connection grows old, time and again.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_call_of_the_load_generator_is_lost_to_an_old_connection() {
+    let verifier = Verifier::start_with(|config| {
+        config.serve.door.max_connection_age = Duration::from_secs(1);
+    })
+    .await;
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dssd"));
+    command
+        .args(["bench", "load", "--endpoint", &verifier.uri().to_string()])
+        .args(["--no-ladder", "--rate", "100", "--duration", "6", "--json"])
+        .args(["--warm-up", "0", "--output-tokens", "fixed:8"]);
+    let output = tokio::task::spawn_blocking(move || command.output()).await;
+    let output = output.unwrap().unwrap();
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let open = &report["open_loop"];
+    assert!(open["finished"].as_u64() > Some(100), "{open}");
+    assert_eq!(open["errors"], 0, "{open}");
     verifier.stop().await;
 }

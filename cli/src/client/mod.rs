@@ -197,6 +197,16 @@ fn is_passing(status: &Status) -> bool {
     }
 }
 
+/// Whether the call of this status never left this process: its connection was about to close, as
+/// one that grew old does. gRPC clients send such calls again by themselves ("transparent retry" in
+/// [gRPC's retry design](https://github.com/grpc/proposal/blob/master/A6-client-retries.md)), tonic's
+/// leave it to their caller.
+pub fn never_left(status: &Status) -> bool {
+    iter::successors(status.source(), |&cause| cause.source())
+        .filter_map(|cause| cause.downcast_ref::<hyper::Error>())
+        .any(hyper::Error::is_canceled)
+}
+
 /// A status in words, with its first cause where it has one.
 pub fn failure(status: &Status) -> anyhow::Error {
     let cause = iter::successors(status.source(), |&cause| cause.source()).last();

@@ -1,5 +1,6 @@
 //! One generation, timed and checked where the client is.
 
+use crate::client::never_left;
 use dssd_common::serve::Wire;
 use dssd_proto::v1::{
     FinishInfo, GenerateRequest, GenerateStreamResponse, Tokens, generate_stream_response::Event,
@@ -7,7 +8,7 @@ use dssd_proto::v1::{
 };
 use std::time::Duration;
 use tokio::{sync::oneshot, time::Instant};
-use tonic::{Code, Request, Status};
+use tonic::{Code, Request, Status, Streaming};
 use tonic_types::StatusExt as _;
 
 /// A call, once it was due.
@@ -69,9 +70,7 @@ impl Call {
             answer: Answer::default(),
         };
         let wanted = self.request.max_new_tokens;
-        let mut request = Request::new(self.request);
-        request.set_timeout(self.limit);
-        let stream = received.follow(&mut self.server, request);
+        let stream = received.follow(&mut self.server, self.request, self.limit);
         // The server keeps the time, too; whoever does not answer at all is given up here.
         let end = match tokio::time::timeout(self.limit, stream).await {
             Ok(Ok(finish)) => received.check(finish, wanted),
@@ -106,10 +105,11 @@ impl Received {
     async fn follow(
         &mut self,
         server: &mut GenerationClient<Wire>,
-        request: Request<GenerateRequest>,
+        request: GenerateRequest,
+        limit: Duration,
     ) -> Result<FinishInfo, Fault> {
-        let stream = server.generate_stream(request).await;
-        let mut stream = stream.map_err(Fault::Status)?.into_inner();
+        let stream = open(server, request, limit).await;
+        let mut stream = stream.map_err(Fault::Status)?;
         while let Some(message) = stream.message().await.map_err(Fault::Status)? {
             let GenerateStreamResponse { event } = message;
             match event {
@@ -164,6 +164,23 @@ impl Received {
                 End::Refused(told.map(|info| info.retry_delay.unwrap_or_default()))
             }
             code => End::Failed(code, crate::client::failure(status).to_string()),
+        }
+    }
+}
+
+/// Sends the call; again and again, within the caller's time, while it does not leave the client.
+async fn open(
+    server: &mut GenerationClient<Wire>,
+    request: GenerateRequest,
+    limit: Duration,
+) -> Result<Streaming<GenerateStreamResponse>, Status> {
+    loop {
+        let mut request = Request::new(request.clone());
+        request.set_timeout(limit);
+        match server.generate_stream(request).await {
+            Ok(stream) => return Ok(stream.into_inner()),
+            Err(status) if never_left(&status) => {}
+            Err(status) => return Err(status),
         }
     }
 }

@@ -38,7 +38,8 @@ const MOST_CALLS: i64 = 16384;
 ///
 /// The ladder is a closed loop: on each rung so many streams run at once, each of which asks again as soon as it has
 /// its answer, with drafts and without in turn. With --rate an open loop follows, in which requests arrive at
-/// random times and wait for nobody. Times are measured here, at the client. Nothing is tried again.
+/// random times and wait for nobody. Times are measured here, at the client. Nothing is tried again, except a
+/// call that never left the client since its connection was closing.
 ///
 /// Exits with 1 if an answer has missing, doubled or disordered tokens, or differs from another of the same
 /// request, or if the servers' own counters, where --metrics names them, do not agree with what came here.
