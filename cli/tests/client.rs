@@ -181,8 +181,8 @@ async fn no_call_of_the_load_generator_is_lost_to_an_old_connection() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_dssd"));
     command
         .args(["bench", "load", "--endpoint", &verifier.uri().to_string()])
-        .args(["--no-ladder", "--rate", "100", "--duration", "6", "--json"])
-        .args(["--warm-up", "0", "--output-tokens", "fixed:8"]);
+        .args(["--no-ladder", "--rate", "60", "--duration", "6", "--json"])
+        .args(["--warm-up", "0", "--output-tokens", "fixed:64"]);
     let output = tokio::task::spawn_blocking(move || command.output()).await;
     let output = output.unwrap().unwrap();
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
