@@ -75,6 +75,8 @@ pub struct VerifySession {
     pause: Pause,
     /// Why no draft was asked for, where that is so.
     idle: PlainReason,
+    /// Whether no drafter is asked for, by the caller's choice.
+    held_back: bool,
     /// What the present round is, as `next` said last.
     round: Option<Next>,
     statistics: Statistics,
@@ -90,6 +92,7 @@ impl VerifySession {
             back_off: BackOff::default(),
             pause: Pause::default(),
             idle: PlainReason::Paused,
+            held_back: false,
             round: None,
             statistics: Statistics::default(),
         }
@@ -111,6 +114,11 @@ impl VerifySession {
         if self.stream.take().is_some() {
             self.statistics.drafter_losses += 1;
         }
+    }
+
+    /// Whether the caller chooses to ask for no drafter at present.
+    pub fn hold_back(&mut self, held_back: bool) {
+        self.held_back = held_back;
     }
 
     /// Whether a stream is attached.
@@ -208,11 +216,10 @@ impl VerifySession {
     fn decide(&mut self, now: Duration) -> Next {
         let Some(stream) = &mut self.stream else {
             let mode = self.open.speculation.as_ref().map(Speculation::mode);
-            let off = mode == Some(SpeculationMode::Off);
-            return Next::Plain(if off {
-                PlainReason::Off
-            } else {
-                PlainReason::NoDrafter
+            return Next::Plain(match mode {
+                Some(SpeculationMode::Off) => PlainReason::Off,
+                _ if self.held_back => PlainReason::Paused,
+                _ => PlainReason::NoDrafter,
             });
         };
         let Some(request) = stream.request_mut() else {

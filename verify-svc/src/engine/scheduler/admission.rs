@@ -51,7 +51,7 @@ impl Scheduler {
         }
         let newest = self.generations.len() - 1;
         if self.draft_room(newest) > 0 {
-            self.attach_first(newest);
+            self.attach_if_it_pays(newest);
         }
         Ok(())
     }
@@ -107,6 +107,7 @@ impl Scheduler {
 
     pub(super) fn remove(&mut self, index: usize) -> Generation {
         let mut generation = self.generations.remove(index);
+        self.rest.leave(generation.key);
         generation.settle(&self.parts.kv);
         self.parts.kv.close(generation.sequence);
         generation

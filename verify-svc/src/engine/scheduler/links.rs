@@ -24,11 +24,23 @@ impl Scheduler {
         }
     }
 
-    /// Asks for the first drafter of a generation, unless drafts are known not to pay.
-    pub(super) fn attach_first(&mut self, index: usize) {
-        if !self.generations[index].is_adaptive() || self.rest.admits_one() {
+    /// Asks for a drafter, unless drafts are known not to pay.
+    pub(super) fn attach_if_it_pays(&mut self, index: usize) {
+        let generation = &mut self.generations[index];
+        let long = generation.remaining() >= LEAST_DRAFTED;
+        let admitted = !generation.is_adaptive() || self.rest.admits(generation.key, long);
+        generation.session.hold_back(!admitted);
+        if admitted {
             self.attach(index);
         }
+    }
+
+    /// The drafter is gone: asks for another one.
+    fn on_lost(&mut self, index: usize) {
+        let generation = &mut self.generations[index];
+        generation.session.on_lost();
+        generation.link = None;
+        self.attach_if_it_pays(index);
     }
 
     /// Asks for a drafter if there was no room for drafts before or they did not pay, and enough is
@@ -37,12 +49,12 @@ impl Scheduler {
         let generation = &self.generations[index];
         let waits = generation.link.is_none() && !generation.undraftable;
         if waits && generation.remaining() >= LEAST_DRAFTED {
-            self.attach_first(index);
+            self.attach_if_it_pays(index);
         }
     }
 
     /// Asks for a drafter, if this generation may have one.
-    pub(super) fn attach(&mut self, index: usize) {
+    fn attach(&mut self, index: usize) {
         let Self {
             parts,
             generations,
@@ -103,10 +115,7 @@ impl Scheduler {
                     self.replace_drafter(index, DrafterError::Fault, &nonsense.to_string());
                 }
             },
-            LinkEvent::Lost => {
-                generation.session.on_lost();
-                self.attach(index);
-            }
+            LinkEvent::Lost => self.on_lost(index),
             LinkEvent::Refused => {
                 generation.session.on_lost();
                 generation.link = None;
@@ -121,8 +130,7 @@ impl Scheduler {
             let identity = self.generations[index].request.call.identity();
             identity.in_log(|| drafters.exclude(address, error, reason));
         }
-        self.generations[index].session.on_lost();
-        self.attach(index);
+        self.on_lost(index);
     }
 
     /// The drafter of a generation was right about a token.
@@ -148,8 +156,7 @@ impl Scheduler {
             return;
         };
         if sender.try_send(message).is_err() {
-            generation.session.on_lost();
-            self.attach(index);
+            self.on_lost(index);
         }
     }
 }

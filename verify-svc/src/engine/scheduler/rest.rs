@@ -2,56 +2,111 @@
 //!
 //! A drafter costs a stream, a prefill of the prompt and an answer, even if the answer is that
 //! drafts do not pay. What one generation's drafter declined it would decline for the others: they
-//! go without one for a while, and then one of them asks again for all.
+//! go without one for a while, and then one of them, the scout, asks again for all. What others hear
+//! that kept their drafters, or had unlike requests, changes nothing meanwhile.
 
-use crate::session::News;
+use crate::{engine::GenerationKey, session::News};
 
-/// Committed tokens, of all generations, of the first rest.
+/// Committed tokens of the first rest, those of generations that go by this.
 const FIRST: usize = 64;
 /// Of the longest.
 const LONGEST: usize = 1024;
+/// Committed tokens after which a scout that has learnt nothing is not waited for any more.
+const PATIENCE: usize = 1024;
+/// Drafts of scouts, none declined between them, that tell that drafts pay: more than `auto` makes to
+/// find out what it does not know.
+const CONVINCING: usize = 8;
 
-/// Each rest is twice as long as the one before; a round with a drafted token that is right halves
-/// the next one.
+/// Each rest that a scout ends by hearing no is twice as long as the one before; drafts that pay
+/// halve the next one.
 #[derive(Debug, Default)]
 pub(super) struct Rest {
+    state: State,
+    /// Tokens of the newest rest.
     length: usize,
-    left: usize,
-    /// A drafted token was right since the last draft that was declined.
-    pays: bool,
+    /// Drafts of scouts since one was declined.
+    drafts: usize,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+enum State {
+    /// Everybody may ask.
+    #[default]
+    Awake,
+    /// Nobody may, for so many committed tokens.
+    Resting { left: usize },
+    /// One asks for all, and the others wait, for so many committed tokens at most.
+    Scouting { scout: GenerationKey, left: usize },
 }
 
 impl Rest {
     /// What a round of a generation told, which committed so many tokens.
-    pub(super) fn learn(&mut self, news: &News, committed: usize) {
-        self.left = self.left.saturating_sub(committed);
-        if news.declined {
-            self.length = (self.length * 2).clamp(FIRST, LONGEST);
-            self.left = self.length;
-            self.pays = false;
-        }
-        if matches!(news.draft, Some((_, accepted)) if accepted > 0) {
-            self.length /= 2;
-            self.pays = true;
+    pub(super) fn learn(&mut self, generation: GenerationKey, news: &News, committed: usize) {
+        match &mut self.state {
+            State::Awake if news.declined => self.begin(self.length),
+            State::Awake => {}
+            State::Resting { left } => *left = left.saturating_sub(committed),
+            State::Scouting { scout, left } => {
+                *left = left.saturating_sub(committed);
+                if *scout == generation {
+                    self.hear(news);
+                }
+            }
         }
     }
 
-    /// Whether a generation may ask for a drafter now. Behind a rest one of them may, and the
-    /// others wait for what it learns.
-    pub(super) fn admits_one(&mut self) -> bool {
-        let admitted = self.pays || self.left == 0;
-        if admitted {
-            self.left = self.length;
+    /// What the scout's drafter said.
+    fn hear(&mut self, news: &News) {
+        if news.declined {
+            self.begin(self.length * 2);
+        } else if news.draft.is_some() {
+            self.drafts += 1;
+            if self.drafts >= CONVINCING {
+                self.length /= 2;
+                self.state = State::Awake;
+            }
         }
-        admitted
+    }
+
+    fn begin(&mut self, length: usize) {
+        self.length = length.clamp(FIRST, LONGEST);
+        self.drafts = 0;
+        self.state = State::Resting { left: self.length };
+    }
+
+    /// Whether a generation may ask for a drafter now. Behind a rest the first one that is `long`
+    /// enough to learn something may, and is the scout.
+    pub(super) fn admits(&mut self, generation: GenerationKey, long: bool) -> bool {
+        match self.state {
+            State::Awake => true,
+            State::Resting { left: 0 } | State::Scouting { left: 0, .. } if long => {
+                self.state = State::Scouting {
+                    scout: generation,
+                    left: PATIENCE,
+                };
+                true
+            }
+            State::Resting { .. } => false,
+            State::Scouting { scout, .. } => scout == generation,
+        }
+    }
+
+    /// A generation has ended: another one may go on as the scout.
+    pub(super) fn leave(&mut self, generation: GenerationKey) {
+        if matches!(self.state, State::Scouting { scout, .. } if scout == generation) {
+            self.state = State::Resting { left: 0 };
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{FIRST, LONGEST, Rest};
-    use crate::session::News;
+    use super::{CONVINCING, FIRST, LONGEST, PATIENCE, Rest};
+    use crate::{engine::GenerationKey, session::News};
     use dssd_proto::v1::Proposal;
+
+    const A: GenerationKey = GenerationKey(1);
+    const B: GenerationKey = GenerationKey(2);
 
     fn declined() -> News {
         News {
@@ -60,43 +115,91 @@ mod tests {
         }
     }
 
-    fn accepted(tokens: usize) -> News {
+    fn drafted() -> News {
         News {
-            draft: Some((Proposal::default(), tokens)),
+            draft: Some((Proposal::default(), 1)),
             ..News::default()
         }
+    }
+
+    /// Tokens until somebody may ask again; it is the scout then.
+    fn rested(rest: &mut Rest, scout: GenerationKey) -> usize {
+        let mut tokens = 0;
+        while !rest.admits(scout, true) {
+            rest.learn(B, &News::default(), 1);
+            tokens += 1;
+        }
+        tokens
     }
 
     #[test]
     fn one_asks_for_all_once_the_rest_is_over() {
         let mut rest = Rest::default();
-        assert!(rest.admits_one() && rest.admits_one(), "nobody declined");
-        rest.learn(&declined(), 1);
-        rest.learn(&News::default(), FIRST - 1);
-        assert!(!rest.admits_one());
-        rest.learn(&News::default(), 1);
-        assert!(rest.admits_one());
-        assert!(!rest.admits_one(), "the others wait");
-        rest.learn(&accepted(2), 3);
-        assert!(rest.admits_one() && rest.admits_one(), "drafts pay again");
+        assert!(
+            rest.admits(A, true) && rest.admits(B, false),
+            "nobody declined"
+        );
+        rest.learn(A, &declined(), 1);
+        assert_eq!(rested(&mut rest, A), FIRST);
+        assert!(rest.admits(A, true), "the scout may try another drafter");
+        assert!(!rest.admits(B, true), "the others wait");
+        for _ in 1..CONVINCING {
+            rest.learn(A, &drafted(), 1);
+            assert!(!rest.admits(B, true), "a try is no proof");
+        }
+        rest.learn(A, &drafted(), 1);
+        assert!(
+            rest.admits(A, true) && rest.admits(B, true),
+            "drafts pay again"
+        );
     }
 
     #[test]
-    fn rests_grow_up_to_a_bound_and_shrink_with_what_is_right() {
+    fn only_the_scout_makes_rests_longer() {
         let mut rest = Rest::default();
-        for _ in 0..40 {
-            rest.learn(&declined(), 1);
+        for _ in 0..5 {
+            rest.learn(A, &declined(), 1);
+            rest.learn(B, &declined(), 1);
         }
-        assert_eq!(rest.left, LONGEST);
-        rest.learn(&accepted(0), 1);
-        assert_eq!(rest.left, LONGEST - 1, "a wrong draft is no reason");
-        rest.learn(&accepted(1), 2);
-        rest.learn(&declined(), 1);
-        assert_eq!(rest.left, LONGEST, "half of it, and twice that");
-        for _ in 0..20 {
-            rest.learn(&accepted(1), 2);
+        let mut lengths = vec![rested(&mut rest, A)];
+        for _ in 0..6 {
+            rest.learn(B, &declined(), 1);
+            assert!(!rest.admits(B, true), "that was not the scout's");
+            rest.learn(A, &declined(), 1);
+            lengths.push(rested(&mut rest, A));
         }
-        rest.learn(&declined(), 1);
-        assert_eq!(rest.left, FIRST);
+        let expected = [FIRST - 9, 128, 256, 512, LONGEST, LONGEST, LONGEST];
+        assert_eq!(lengths, expected);
+        for _ in 0..CONVINCING {
+            rest.learn(A, &drafted(), 2);
+        }
+        rest.learn(B, &declined(), 1);
+        assert_eq!(rested(&mut rest, A), LONGEST / 2, "half of it");
+    }
+
+    #[test]
+    fn a_scout_that_ends_or_learns_nothing_is_followed_by_another() {
+        let mut rest = Rest::default();
+        rest.learn(A, &declined(), 1);
+        rest.learn(A, &News::default(), FIRST);
+        assert!(!rest.admits(A, false), "too short to learn anything");
+        assert!(rest.admits(A, true));
+        for _ in 1..CONVINCING {
+            rest.learn(A, &drafted(), 1);
+        }
+        rest.leave(B);
+        assert!(!rest.admits(B, true));
+        rest.leave(A);
+        assert!(rest.admits(B, true));
+        rest.learn(B, &drafted(), 1);
+        assert!(rest.admits(A, true), "scouts learn together");
+
+        rest.learn(A, &declined(), 1);
+        rest.learn(A, &News::default(), FIRST);
+        assert!(rest.admits(A, true));
+        rest.learn(B, &News::default(), PATIENCE - 1);
+        assert!(!rest.admits(B, true));
+        rest.learn(B, &News::default(), 1);
+        assert!(rest.admits(B, true));
     }
 }

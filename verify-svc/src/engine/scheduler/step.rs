@@ -142,7 +142,8 @@ impl Scheduler {
         let generation = &mut self.generations[index];
         let (message, news) = generation.commit(&outcome, &hints);
         if generation.is_adaptive() {
-            self.rest.learn(&news, outcome.committed.len());
+            let committed = outcome.committed.len();
+            self.rest.learn(generation.key, &news, committed);
         }
         if outcome.end.is_some() {
             return outcome.end.map(Ok);
