@@ -168,20 +168,28 @@ impl Received {
     }
 }
 
-/// Sends the call; again and again, within the caller's time, while it does not leave the client.
+/// Attempts of a call that does not leave the client, with longer and longer pauses between them.
+const ATTEMPTS: u32 = 8;
+const FIRST_PAUSE: Duration = Duration::from_millis(1);
+
+/// Sends the call, again if it did not leave the client.
 async fn open(
     server: &mut GenerationClient<Wire>,
-    request: GenerateRequest,
+    call: GenerateRequest,
     limit: Duration,
 ) -> Result<Streaming<GenerateStreamResponse>, Status> {
+    let end = Instant::now() + limit;
+    let mut attempt = 0;
     loop {
-        let mut request = Request::new(request.clone());
-        request.set_timeout(limit);
+        let mut request = Request::new(call.clone());
+        request.set_timeout(end.saturating_duration_since(Instant::now()));
         match server.generate_stream(request).await {
             Ok(stream) => return Ok(stream.into_inner()),
-            Err(status) if never_left(&status) => {}
+            Err(status) if attempt < ATTEMPTS && never_left(&status) => {}
             Err(status) => return Err(status),
         }
+        tokio::time::sleep(FIRST_PAUSE * 2u32.pow(attempt)).await;
+        attempt += 1;
     }
 }
 

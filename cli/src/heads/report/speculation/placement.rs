@@ -8,8 +8,10 @@ use dssd_heads::{
 };
 use serde::Serialize;
 
-/// Longest draft that is tried.
+/// Longest draft that is replayed.
 const LONGEST: usize = 10;
+/// Least difference of the lengths between which costs are taken to lie on a line, in tokens.
+const LEAST_APART: f64 = 0.5;
 
 /// One head by itself, greedy.
 #[derive(Serialize)]
@@ -52,11 +54,14 @@ pub(super) fn head_costs(tuning: &Tuning, heads: usize) -> Vec<Option<HeadCosts>
 }
 
 impl HeadCosts {
-    /// From (tokens of a draft, its seconds), on straight lines between them and beyond.
+    /// From (tokens of a draft, its seconds), on straight lines between them, up to the longest of them.
+    /// A longer draft is never cheaper than a shorter one.
     fn new(mut waits: Vec<(f64, f64)>, wire_seconds: f64) -> Option<Self> {
         waits.sort_by(|a, b| a.0.total_cmp(&b.0));
-        waits.dedup_by(|a, b| a.0 == b.0);
+        // Drafts of nearly one length tell nothing of the slope.
+        waits.dedup_by(|next, kept| next.0 - kept.0 < LEAST_APART);
         let last = waits.len().checked_sub(2)?;
+        let longest = (waits[last + 1].0.round() as usize).min(LONGEST);
         let seconds = |tokens: f64| {
             let below = waits.partition_point(|wait| wait.0 <= tokens);
             let segment = below.saturating_sub(1).min(last);
@@ -64,8 +69,13 @@ impl HeadCosts {
             let share = (tokens - from.0) / (to.0 - from.0);
             (from.1 + share * (to.1 - from.1)).max(0.0)
         };
+        let mut draft_seconds: Vec<f64> = Vec::with_capacity(longest);
+        for tokens in 1..=longest {
+            let shorter = draft_seconds.last().copied().unwrap_or(0.0);
+            draft_seconds.push(seconds(tokens as f64).max(shorter));
+        }
         Some(Self {
-            draft_seconds: (1..=LONGEST).map(|tokens| seconds(tokens as f64)).collect(),
+            draft_seconds,
             wire_seconds,
         })
     }
@@ -112,11 +122,9 @@ mod tests {
     fn costs_lie_on_the_lines_between_what_was_measured() {
         let waits = vec![(5.0, 2.0), (1.0, 0.75), (3.0, 1.0)];
         let costs = HeadCosts::new(waits, 0.5).unwrap();
-        let expected = [0.75, 0.875, 1.0, 1.5, 2.0, 2.5];
-        assert_eq!(costs.draft_seconds[..6], expected);
-        assert!(HeadCosts::new(vec![(2.0, 1.0), (2.0, 1.5)], 0.5).is_none());
-        // Nothing is cheaper than nothing.
-        let falling = HeadCosts::new(vec![(1.0, 1.0), (2.0, 0.5)], 0.5).unwrap();
-        assert_eq!(falling.draft_seconds[..4], [1.0, 0.5, 0.0, 0.0]);
+        assert_eq!(costs.draft_seconds, [0.75, 0.875, 1.0, 1.5, 2.0]);
+        assert!(HeadCosts::new(vec![(2.0, 1.0), (2.1, 1.5)], 0.5).is_none());
+        let falling = HeadCosts::new(vec![(1.0, 1.0), (3.0, 0.5)], 0.5).unwrap();
+        assert_eq!(falling.draft_seconds, [1.0; 3], "no token is free of time");
     }
 }
