@@ -11,9 +11,12 @@
 //! first's maximum: T₂ ← (T₂ − Δ·S₂)·e^(−Δ), S₂ ← S₂·e^(−Δ). Logits of −∞ count 0.
 //!
 //! A row is split into parts of a fixed size, joined in a fixed tree: the bits of a row's summary
-//! depend on that row alone.
+//! depend on that row alone. CPU and GPU have parts of different sizes and another e^x, so the last
+//! bits of a summary differ between them; the arg-max and the margin of logits do not.
 
 mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod op;
 mod oracle;
 

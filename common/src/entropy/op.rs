@@ -13,8 +13,8 @@ pub const SUMMARY_COLUMNS: usize = 7;
 /// `valid` as 1 or 0. Ids are exact up to 2^24.
 ///
 /// # Errors
-/// If the type, rank or layout is another, the vocabulary is empty or above 2^24, or the device
-/// has no such kernel.
+/// If the type, rank or layout is another, the vocabulary is empty or above 2^24 (on CUDA, with the
+/// feature `cuda`: above 262,144), or the device fails or has no such kernel.
 pub fn row_summary(logits: &Tensor) -> candle_core::Result<Tensor> {
     logits.apply_op1_no_bwd(&RowSummary)
 }
@@ -31,30 +31,66 @@ impl CustomOp1 for RowSummary {
         storage: &CpuStorage,
         layout: &Layout,
     ) -> candle_core::Result<(CpuStorage, Shape)> {
-        let (rows, vocabulary) = layout.shape().dims2()?;
-        if vocabulary == 0 || vocabulary > 1 << 24 {
-            bail!("row-summary: vocabulary {vocabulary} is not in 1..=2^24");
-        }
+        let rows = Rows::of(layout)?;
         let summaries = match storage {
-            CpuStorage::F32(x) => summarize(x, layout)?,
-            CpuStorage::F16(x) => summarize(x, layout)?,
-            CpuStorage::BF16(x) => summarize(x, layout)?,
+            CpuStorage::F32(x) => summarize(x, rows),
+            CpuStorage::F16(x) => summarize(x, rows),
+            CpuStorage::BF16(x) => summarize(x, rows),
             _ => bail!("row-summary: logits must be f32, f16 or bf16"),
         };
         let values = summaries.iter().flat_map(columns).collect();
-        Ok((CpuStorage::F32(values), (rows, SUMMARY_COLUMNS).into()))
+        Ok((CpuStorage::F32(values), rows.shape()))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        storage: &candle_core::CudaStorage,
+        layout: &Layout,
+    ) -> candle_core::Result<(candle_core::CudaStorage, Shape)> {
+        let rows = Rows::of(layout)?;
+        Ok((super::cuda::summarize(storage, rows)?, rows.shape()))
     }
 }
 
-fn summarize<W: Weight>(data: &[W], layout: &Layout) -> candle_core::Result<Vec<Summary>> {
-    let (rows, vocabulary) = layout.shape().dims2()?;
-    let (row_stride, stride) = (layout.stride()[0], layout.stride()[1]);
-    if stride != 1 && vocabulary > 1 {
-        bail!("row-summary: the logits of a row must be adjacent, their stride is {stride}");
+/// Where rows of logits lie in a storage, in logits.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rows {
+    pub(super) count: usize,
+    pub(super) vocabulary: usize,
+    /// Of the first row.
+    pub(super) offset: usize,
+    /// From one row's beginning to the next one's.
+    pub(super) stride: usize,
+}
+
+impl Rows {
+    fn of(layout: &Layout) -> candle_core::Result<Self> {
+        let (count, vocabulary) = layout.shape().dims2()?;
+        if vocabulary == 0 || vocabulary > 1 << 24 {
+            bail!("row-summary: vocabulary {vocabulary} is not in 1..=2^24");
+        }
+        let (stride, step) = (layout.stride()[0], layout.stride()[1]);
+        if step != 1 && vocabulary > 1 {
+            bail!("row-summary: the logits of a row must be adjacent, their stride is {step}");
+        }
+        Ok(Self {
+            count,
+            vocabulary,
+            offset: layout.start_offset(),
+            stride,
+        })
     }
-    let row = |r| &data[layout.start_offset() + r * row_stride..][..vocabulary];
-    let rows: Vec<&[W]> = (0..rows).map(row).collect();
-    Ok(summarize_rows(&rows, Isa::detect(), &Pool::new(1)))
+
+    fn shape(self) -> Shape {
+        (self.count, SUMMARY_COLUMNS).into()
+    }
+}
+
+fn summarize<W: Weight>(data: &[W], rows: Rows) -> Vec<Summary> {
+    let row = |r| &data[rows.offset + r * rows.stride..][..rows.vocabulary];
+    let rows: Vec<&[W]> = (0..rows.count).map(row).collect();
+    summarize_rows(&rows, Isa::detect(), &Pool::new(1))
 }
 
 fn columns(summary: &Summary) -> [f32; SUMMARY_COLUMNS] {

@@ -16,20 +16,20 @@ pub fn summarize_exactly(logits: &[f32]) -> Summary {
         .fold(f64::NEG_INFINITY, f64::max);
     let top = f64::from(top);
     let sum: f64 = logits.iter().map(|&x| (f64::from(x) - top).exp()).sum();
-    let log_sum_exp = top + sum.ln();
-    let probability = |x: f64| (x - log_sum_exp).exp();
+    // Relative to the maximum: beside a large logit ln Σ itself would be lost.
+    let probability = |x: f64| (x - top).exp() / sum;
     let entropy: f64 = logits
         .iter()
         .map(|&x| (f64::from(x), probability(f64::from(x))))
         .filter(|&(_, p)| p > 0.0)
-        .map(|(x, p)| p * (log_sum_exp - x))
+        .map(|(x, p)| p * (sum.ln() - (x - top)))
         .sum();
     Summary {
         argmax: argmax as u32,
         max_probability: probability(top) as f32,
         margin_probability: (probability(top) - probability(second)) as f32,
         margin_logit: (top - second) as f32,
-        log_sum_exp: log_sum_exp as f32,
+        log_sum_exp: (top + sum.ln()) as f32,
         entropy: entropy as f32,
         valid: true,
     }

@@ -11,6 +11,8 @@ mod attention;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
 mod divergence;
 pub(crate) mod elementary;
 mod isa;
