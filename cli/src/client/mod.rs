@@ -201,7 +201,7 @@ fn is_passing(status: &Status) -> bool {
 /// one that grew old does. gRPC clients send such calls again by themselves ("transparent retry" in
 /// [gRPC's retry design](https://github.com/grpc/proposal/blob/master/A6-client-retries.md)), tonic's
 /// leave it to their caller.
-pub(crate) fn never_left(status: &Status) -> bool {
+pub fn never_left(status: &Status) -> bool {
     iter::successors(status.source(), |&cause| cause.source())
         .filter_map(|cause| cause.downcast_ref::<hyper::Error>())
         .any(hyper::Error::is_canceled)
