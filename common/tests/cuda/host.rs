@@ -17,7 +17,7 @@ use std::{
 const FLAGS: [&str; 5] = ["-std=c++17", "-O2", "-ffp-contract=off", "-Wall", "-Werror"];
 
 /// A type of logits.
-pub trait Logit: Copy {
+pub(crate) trait Logit: Copy {
     /// Its number in a request.
     const DTYPE: u64;
     fn of(x: f32) -> Self;
@@ -47,31 +47,31 @@ logit!(bf16, 3, bf16::from_f32, bf16::to_f32);
 
 /// How the token of a row is chosen.
 #[derive(Clone, Copy, Debug)]
-pub struct Choice {
-    pub seed: u64,
-    pub index: u64,
-    pub temperature: f32,
+pub(crate) struct Choice {
+    pub(crate) seed: u64,
+    pub(crate) index: u64,
+    pub(crate) temperature: f32,
 }
 
 /// Rows of logits as they lie in memory, neighbours and gaps included.
 #[derive(Clone)]
-pub struct Rows<T> {
-    pub rows: usize,
-    pub vocabulary: usize,
-    pub stride: usize,
-    pub offset: usize,
-    pub logits: Vec<T>,
+pub(crate) struct Rows<T> {
+    pub(crate) rows: usize,
+    pub(crate) vocabulary: usize,
+    pub(crate) stride: usize,
+    pub(crate) offset: usize,
+    pub(crate) logits: Vec<T>,
 }
 
 impl<T: Logit> Rows<T> {
     /// Rows one behind the other.
-    pub fn dense(rows: &[Vec<f32>]) -> Self {
+    pub(crate) fn dense(rows: &[Vec<f32>]) -> Self {
         let vocabulary = rows.first().map_or(1, Vec::len);
         Self::strided(rows, vocabulary, 0)
     }
 
     /// Rows that begin `stride` logits apart behind `offset` others; what is between is large.
-    pub fn strided(rows: &[Vec<f32>], stride: usize, offset: usize) -> Self {
+    pub(crate) fn strided(rows: &[Vec<f32>], stride: usize, offset: usize) -> Self {
         let vocabulary = rows.first().map_or(1, Vec::len);
         let mut logits = vec![T::of(60_000.0); offset + rows.len() * stride];
         for (index, row) in rows.iter().enumerate() {
@@ -90,7 +90,7 @@ impl<T: Logit> Rows<T> {
     }
 
     /// A row as the kernel sees it.
-    pub fn row(&self, index: usize) -> Vec<f32> {
+    pub(crate) fn row(&self, index: usize) -> Vec<f32> {
         let first = self.offset + index * self.stride;
         let row = &self.logits[first..first + self.vocabulary];
         row.iter().map(|x| x.widen()).collect()
@@ -98,14 +98,14 @@ impl<T: Logit> Rows<T> {
 }
 
 /// What the kernels say of rows.
-pub struct Answer {
-    pub summaries: Vec<[f32; SUMMARY_COLUMNS]>,
+pub(crate) struct Answer {
+    pub(crate) summaries: Vec<[f32; SUMMARY_COLUMNS]>,
     /// Empty if nothing was to be chosen; `u32::MAX` for a row that is no distribution.
-    pub ids: Vec<u32>,
+    pub(crate) ids: Vec<u32>,
 }
 
 impl Answer {
-    pub fn summary(&self, row: usize) -> Summary {
+    pub(crate) fn summary(&self, row: usize) -> Summary {
         let [
             argmax,
             max_probability,
@@ -126,25 +126,25 @@ impl Answer {
     }
 
     /// For comparisons bit by bit.
-    pub fn bits(&self) -> Vec<[u32; SUMMARY_COLUMNS]> {
+    pub(crate) fn bits(&self) -> Vec<[u32; SUMMARY_COLUMNS]> {
         let bits = |row: &[f32; SUMMARY_COLUMNS]| row.map(f32::to_bits);
         self.summaries.iter().map(bits).collect()
     }
 }
 
 /// The kernels on the CPU.
-pub struct Host {
+pub(crate) struct Host {
     program: PathBuf,
 }
 
 impl Host {
     /// Compiled once for all tests; none where there is no compiler and none is required.
-    pub fn get() -> Option<&'static Self> {
+    pub(crate) fn get() -> Option<&'static Self> {
         static HOST: OnceLock<Option<Host>> = OnceLock::new();
         HOST.get_or_init(compile).as_ref()
     }
 
-    pub fn run<T: Logit>(&self, rows: &Rows<T>, choices: &[Choice]) -> Answer {
+    pub(crate) fn run<T: Logit>(&self, rows: &Rows<T>, choices: &[Choice]) -> Answer {
         assert!(choices.is_empty() || choices.len() == rows.rows);
         let header = [
             T::DTYPE,
@@ -224,11 +224,11 @@ fn compile() -> Option<Host> {
 }
 
 /// Logits that look like those of a model, around `shift`.
-pub fn row(rng: &mut ChaCha8Rng, vocabulary: usize, spread: f32, shift: f32) -> Vec<f32> {
+pub(crate) fn row(rng: &mut ChaCha8Rng, vocabulary: usize, spread: f32, shift: f32) -> Vec<f32> {
     let mut draw = || (0..6).map(|_| rng.random_range(-1.0f32..1.0)).sum::<f32>();
     (0..vocabulary).map(|_| spread * draw() + shift).collect()
 }
 
-pub fn rng(seed: u64) -> ChaCha8Rng {
+pub(crate) fn rng(seed: u64) -> ChaCha8Rng {
     ChaCha8Rng::seed_from_u64(seed)
 }
