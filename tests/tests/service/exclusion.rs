@@ -8,16 +8,17 @@ use std::{
 };
 use tonic::Status;
 
-/// Generates until `count` streams were opened, and returns how long that took.
+/// Generates until `count` streams were opened, and returns how long that took. Generations are long
+/// enough for the drafter to be heard before the next one asks for a stream.
 async fn time_of_streams(answer: Answer, count: u32) -> Duration {
     let (uri, streams) = fake(answer).await;
     let verifier = verifier(|config| config.drafts = vec![uri]).await;
     let mut client = client(&verifier).await;
-    let expected = generate(&mut client, plain(request(100))).await.token_ids;
+    let expected = generate(&mut client, plain(request(800))).await.token_ids;
     let begun = Instant::now();
     let opened = async {
         while streams.load(Ordering::Relaxed) < count {
-            let answer = generate(&mut client, request(100)).await;
+            let answer = generate(&mut client, request(800)).await;
             assert_eq!(answer.token_ids, expected);
         }
     };
