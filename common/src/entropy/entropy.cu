@@ -161,7 +161,7 @@ SUMMARIZE_PARTS(summarize_parts_bf16, bf16)
 
 // One warp for each row of at most 32 parts: neighbours are joined, then neighbours of those.
 extern "C" __global__ void summarize_rows(const Partial* partials, u32 parts, u64 rows, float* summaries) {
-  const u64 row = (u64)blockIdx.x * (blockDim.x / WARP) + threadIdx.x / WARP;
+  const u64 row = row_of_warp();
   const u32 lane = threadIdx.x % WARP;
   if (row >= rows) return;
   Joined joined = {NEGATIVE_INFINITY, NEGATIVE_INFINITY, 0, 0.0, 0.0};

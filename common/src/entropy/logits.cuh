@@ -18,6 +18,9 @@ __device__ __forceinline__ float widen(float x) { return x; }
 __device__ __forceinline__ float widen(bf16 x) { return __uint_as_float((u32)x.bits << 16); }
 __device__ __forceinline__ float widen(f16 x) { return half_to_float(x.bits); }
 
+// The row of this thread's warp where each warp has one.
+__device__ __forceinline__ u64 row_of_warp() { return (u64)blockIdx.x * (blockDim.x / WARP) + threadIdx.x / WARP; }
+
 // One part of one row.
 template <typename T> struct Part {
   const T* row;

@@ -122,7 +122,7 @@ PICK_PARTS(pick_parts_bf16, bf16)
 
 // One warp for each row of at most 32 parts. A row that is no distribution has NO_ID.
 extern "C" __global__ void pick_rows(const Candidate* candidates, u32 parts, u64 rows, u32* ids) {
-  const u64 row = (u64)blockIdx.x * (blockDim.x / WARP) + threadIdx.x / WARP;
+  const u64 row = row_of_warp();
   const u32 lane = threadIdx.x % WARP;
   if (row >= rows) return;
   Candidate best = {NEGATIVE_INFINITY, NO_ID};

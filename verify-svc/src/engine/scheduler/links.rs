@@ -120,6 +120,7 @@ impl Scheduler {
                 generation.session.on_lost();
                 generation.link = None;
                 generation.undraftable = true;
+                self.rest.leave(generation.key);
             }
         }
     }

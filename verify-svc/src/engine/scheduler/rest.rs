@@ -91,7 +91,7 @@ impl Rest {
         }
     }
 
-    /// A generation has ended: another one may go on as the scout.
+    /// A generation has ended, or gets no drafter: another one may go on as the scout.
     pub(super) fn leave(&mut self, generation: GenerationKey) {
         if matches!(self.state, State::Scouting { scout, .. } if scout == generation) {
             self.state = State::Resting { left: 0 };
