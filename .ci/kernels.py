@@ -17,7 +17,7 @@ SOURCES = ["math/math.cuh", "entropy/logits.cuh", "entropy/entropy.cu", "samplin
 # PTX for the oldest architecture runs on every later one, too.
 PTX = "compute_80"
 ARCHITECTURES = ["sm_80", "sm_86", "sm_89", "sm_90", "sm_100"]
-OPTIONS = [f"--gpu-architecture={PTX}", "--fmad=false", "--std=c++17"]
+OPTIONS = [f"--gpu-architecture={PTX}", "--fmad=false"]
 
 
 def toolkit():

@@ -61,6 +61,13 @@ fn parts<T: DeviceRepr>(
     logits: &CudaSlice<T>,
     rows: Rows,
 ) -> Result<CudaSlice<u32>> {
+    let end = rows.offset + (rows.count - 1) * rows.stride + rows.vocabulary;
+    if end > logits.len() {
+        bail!(
+            "row-summary: the rows end at {end}, the storage at {}",
+            logits.len()
+        );
+    }
     let parts = rows.vocabulary.div_ceil(PART);
     let blocks = blocks(rows.count * parts)?;
     // SAFETY: the kernel writes every partial before anybody reads one.
@@ -73,7 +80,7 @@ fn parts<T: DeviceRepr>(
     launch.arg(&logits).arg(&stride).arg(&vocabulary);
     launch.arg(&parts).arg(&mut partials);
     // SAFETY: the arguments are those of `SUMMARIZE_PARTS`, in order. Block b reads `vocabulary`
-    // logits from row b / parts on, which `Rows` has checked to lie in the storage, and writes the
+    // logits from row b / parts on, which lie in the storage, as checked above, and writes the
     // words of partial b alone.
     unsafe { launch.launch(config(blocks)) }.w()?;
     Ok(partials)

@@ -11,6 +11,8 @@ struct Partial {
   float sum, weighted;
 };
 
+static_assert(sizeof(Partial) == 20, "the caller allocates five words for each");
+
 // `Partial` with the sums of many parts.
 struct Joined {
   float top, second;

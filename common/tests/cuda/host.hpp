@@ -36,7 +36,7 @@ struct Fiber {
   bool begun = false, ended = false;
 };
 
-// What threads of a group wait for: all that have not ended must arrive.
+// What the threads of a group wait for.
 struct Barrier {
   unsigned arrived = 0;
   unsigned long long passed = 0;

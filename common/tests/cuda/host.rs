@@ -190,8 +190,8 @@ impl Host {
 }
 
 fn compile() -> Option<Host> {
-    let compiler = env::var("CXX").unwrap_or_else(|_| "c++".to_owned());
-    // `CXX` may be a command with arguments.
+    let compiler = env::var("DSSD_CXX").unwrap_or_else(|_| "c++".to_owned());
+    // It may be a command with arguments.
     let mut words = compiler.split_whitespace();
     let found = words.next().unwrap_or("c++");
     let mut command = Command::new(found);
@@ -199,8 +199,10 @@ fn compile() -> Option<Host> {
     let there = command.arg("--version").output().is_ok();
     if !there {
         let required = env::var_os("DSSD_CUDA_SOURCE_REQUIRED").is_some();
-        assert!(!required, "no C++ compiler: set CXX to one");
-        eprintln!("not tested: the source of the CUDA kernels, for want of a C++ compiler (CXX)");
+        assert!(!required, "no C++ compiler: set DSSD_CXX to one");
+        eprintln!(
+            "not tested: the source of the CUDA kernels, for want of a C++ compiler (DSSD_CXX)"
+        );
         return None;
     }
     let source = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/cuda/host.cpp");

@@ -28,11 +28,6 @@ async fn what_one_drafter_declined_the_next_generations_do_not_ask() {
         let answer = generate(&mut client, request(200)).await;
         assert_eq!(answer.token_ids, expected);
         let told = answer.finish_info.unwrap().speculative_decoding.unwrap();
-        eprintln!(
-            "{:?} {}",
-            told.plain_rounds,
-            streams.load(Ordering::Relaxed)
-        );
         let reasons = told.plain_rounds.iter();
         paused_throughout += u32::from(reasons.map(|told| told.reason()).eq([PlainReason::Paused]));
     }

@@ -13,8 +13,8 @@ const FIRST: usize = 64;
 const LONGEST: usize = 1024;
 /// Committed tokens after which a scout that has learnt nothing is not waited for any more.
 const PATIENCE: usize = 1024;
-/// Drafts of scouts, none declined between them, that tell that drafts pay: more than `auto` makes to
-/// find out what it does not know.
+/// Drafts of scouts with a token that was right, none declined between them, that tell that drafts
+/// pay: more than `auto` makes to find out what it does not know.
 const CONVINCING: usize = 8;
 
 /// Each rest that a scout ends by hearing no is twice as long as the one before; drafts that pay
@@ -59,7 +59,7 @@ impl Rest {
     fn hear(&mut self, news: &News) {
         if news.declined {
             self.begin(self.length * 2);
-        } else if news.draft.is_some() {
+        } else if matches!(news.draft, Some((_, accepted)) if accepted > 0) {
             self.drafts += 1;
             if self.drafts >= CONVINCING {
                 self.length /= 2;
@@ -91,10 +91,12 @@ impl Rest {
         }
     }
 
-    /// A generation has ended, or gets no drafter: another one may go on as the scout.
+    /// A generation has ended, or gets no drafter. If it was the scout, another one may go on where it
+    /// had begun to learn, and otherwise all rest again: the next one would have no better chance.
     pub(super) fn leave(&mut self, generation: GenerationKey) {
         if matches!(self.state, State::Scouting { scout, .. } if scout == generation) {
-            self.state = State::Resting { left: 0 };
+            let left = if self.drafts > 0 { 0 } else { self.length };
+            self.state = State::Resting { left };
         }
     }
 }
@@ -197,6 +199,8 @@ mod tests {
         rest.learn(A, &declined(), 1);
         rest.learn(A, &News::default(), FIRST);
         assert!(rest.admits(A, true));
+        rest.leave(A);
+        assert_eq!(rested(&mut rest, A), FIRST, "it had learnt nothing");
         rest.learn(B, &News::default(), PATIENCE - 1);
         assert!(!rest.admits(B, true));
         rest.learn(B, &News::default(), 1);

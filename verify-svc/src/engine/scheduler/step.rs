@@ -135,7 +135,7 @@ impl Scheduler {
             self.praise(index);
         }
         let room = self.draft_room(index);
-        if room > 0 {
+        if room > 0 && outcome.end.is_none() {
             self.attach_late(index);
         }
         let hints = self.hints(index, room);

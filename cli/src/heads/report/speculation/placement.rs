@@ -13,7 +13,7 @@ const LONGEST: usize = 10;
 /// Least difference of the lengths between which costs are taken to lie on a line, in tokens.
 const LEAST_APART: f64 = 0.5;
 
-/// One head by itself, greedy.
+/// One head by itself.
 #[derive(Serialize)]
 pub(in crate::heads::report) struct Placement {
     pub(in crate::heads::report) layer: usize,
