@@ -6,6 +6,9 @@ use crate::checkpoint::ModelConfig;
 /// Positions in one block.
 pub const BLOCK_POSITIONS: usize = 16;
 
+/// Floats of the smallest page of memory that a system gives.
+const PAGE_FLOATS: usize = 4096 / size_of::<f32>();
+
 /// The shape of a cache: what one position needs in each layer, and the bands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KvLayout {
@@ -71,7 +74,7 @@ impl KvLayout {
 
 /// The memory of all blocks and the list of free ones.
 pub(super) struct BlockPool {
-    /// `[total, block_floats]`; zeroed by the system when first touched.
+    /// `[total, block_floats]`; the system gives its pages when they are touched first.
     storage: Vec<f32>,
     free: Vec<u32>,
     /// Blocks below this number were handed out before; those above were never touched.
@@ -120,6 +123,14 @@ impl BlockPool {
                 .then(|| self.untouched += 1)
                 .map(|()| block)
         })
+    }
+
+    /// Writes to every page of the storage, whose content stays as it is.
+    pub(super) fn touch(&mut self) {
+        for page in self.storage.chunks_mut(PAGE_FLOATS) {
+            // Left to the optimizer, writing back what was there is writing nothing.
+            page[0] = std::hint::black_box(page[0]);
+        }
     }
 
     pub(super) fn give(&mut self, block: u32) {

@@ -89,6 +89,12 @@ impl KvCache {
         })
     }
 
+    /// Has the system give all memory of the cache now. A machine that promised more than it has is found
+    /// out at the start then, not under load, and no request pays for pages that are touched first.
+    pub fn touch(&mut self) {
+        self.pool.touch();
+    }
+
     /// The shape of the cache.
     pub fn layout(&self) -> &KvLayout {
         &self.layout

@@ -130,3 +130,25 @@ fn no_history_of_steps_leaks_a_block() {
 }
 
 mod prefix;
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_touched_cache_has_its_memory_and_what_was_in_it() {
+    let resident = || {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+        let kilobytes = line.unwrap().split_whitespace().nth(1).unwrap();
+        kilobytes.parse::<usize>().unwrap() << 10
+    };
+    let (budget, before) = (256 << 20, resident());
+    let mut cache = KvCache::new(layout(), budget).unwrap();
+    let id = cache.open(16).unwrap();
+    append(&mut cache, id, 0, 16);
+    cache.pool.block_mut(0).fill(7.0);
+    cache.touch();
+    assert!(
+        resident() > before + budget / 2,
+        "what other tests give back is less"
+    );
+    assert!(cache.pool.block_mut(0).iter().all(|&x| x == 7.0));
+}

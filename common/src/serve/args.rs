@@ -48,6 +48,9 @@ pub struct ServeArgs {
     /// KV cache: bytes (512MiB) or a share of the free memory (0.25) [default: what max-sequences can use, up to 0.25]
     #[arg(long, env = "DSSD_KV_MEMORY", value_name = "BYTES|SHARE")]
     pub kv_memory: Option<KvMemory>,
+    /// Whether the KV cache takes all of its memory at the start, instead of with the first use of each part: on or off
+    #[arg(long, env = "DSSD_PREALLOCATE_KV", default_value_t = Switch::Off)]
+    pub preallocate_kv: Switch,
     /// Generations at once
     #[arg(long, env = "DSSD_MAX_SEQUENCES", value_name = "N")]
     pub max_sequences: usize,
@@ -148,6 +151,7 @@ impl ServeArgs {
             threads: self.threads,
             dtype: self.dtype,
             kv_memory: self.kv_memory,
+            preallocate_kv: self.preallocate_kv == Switch::On,
             max_sequences: self.max_sequences,
             max_context: self.max_context,
             band_ends,

@@ -58,6 +58,8 @@ pub struct ModelSettings {
     pub dtype: Dtype,
     /// Budget of the KV cache.
     pub kv_memory: Option<KvMemory>,
+    /// Whether the system gives that memory now, instead of with the first use of each part.
+    pub preallocate_kv: bool,
     /// Sequences at once, for the default of that budget.
     pub max_sequences: usize,
     /// Most tokens of a sequence; what the model is made for if unset.
@@ -98,7 +100,10 @@ impl ModelSettings {
             .saturating_mul(layout.block_bytes()) as u64;
         let useful = useful.saturating_mul(self.max_sequences as u64);
         let budget = KvMemory::budget(self.kv_memory, useful)?;
-        let kv = KvCache::new(layout, usize::try_from(budget).unwrap_or(usize::MAX))?;
+        let mut kv = KvCache::new(layout, usize::try_from(budget).unwrap_or(usize::MAX))?;
+        if self.preallocate_kv {
+            kv.touch();
+        }
         let max_context = longest(&kv, wanted);
         if max_context < wanted {
             tracing::warn!(max_context, wanted, "the KV budget shortens the context");
@@ -221,6 +226,7 @@ mod tests {
             threads: Some(1),
             dtype: Dtype::Auto,
             kv_memory: None,
+            preallocate_kv: false,
             max_sequences: 2,
             max_context: Some(64),
             band_ends: vec![2, 12],

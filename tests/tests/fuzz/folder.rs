@@ -92,6 +92,7 @@ pub(crate) fn settings(band_ends: Vec<usize>) -> ModelSettings {
         threads: Some(1),
         dtype: Dtype::Auto,
         kv_memory: Some(KvMemory::Bytes(1 << 20)),
+        preallocate_kv: false,
         max_sequences: 1,
         max_context: None,
         band_ends,

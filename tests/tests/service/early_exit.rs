@@ -58,6 +58,7 @@ impl Slow {
             threads: Some(1),
             dtype: Dtype::Auto,
             kv_memory: None,
+            preallocate_kv: false,
             max_sequences: 1,
             max_context: None,
             band_ends,

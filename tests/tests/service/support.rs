@@ -204,6 +204,7 @@ pub(crate) fn library_tokens(prompt: &[u32], count: usize) -> Vec<u32> {
         threads: Some(1),
         dtype: Dtype::Auto,
         kv_memory: None,
+        preallocate_kv: false,
         max_sequences: 1,
         max_context: None,
         band_ends: vec![checkpoint.config().layers],

@@ -1,6 +1,9 @@
 //! What the servers counted, beside what came here.
 
-use super::measures::Totals;
+use super::{
+    buckets::{Buckets, Within},
+    measures::Totals,
+};
 use anyhow::{Context as _, Result, bail, ensure};
 use http_body_util::{BodyExt as _, Limited};
 use hyper_util::{
@@ -50,6 +53,9 @@ const COUNTERS: [Counter; 5] = [
     },
 ];
 
+/// How late the servers were with refusals, by their own clocks.
+const REFUSAL_DELAY: &str = "dssd_refusal_delay_seconds";
+
 struct Counter {
     name: &'static str,
     /// One of these must be there; any labels do where there are none.
@@ -67,12 +73,26 @@ pub(super) struct Count {
     pub(super) agrees: bool,
 }
 
+/// What all servers told at one moment.
+#[derive(Default)]
+struct Told {
+    /// By the order of [`COUNTERS`].
+    sums: [u64; COUNTERS.len()],
+    refusal_delay: Buckets,
+}
+
+/// What the servers told of a run.
+#[derive(Default)]
+pub(super) struct Compared {
+    pub(super) counts: Vec<Count>,
+    pub(super) refusal_delay: Option<Within>,
+}
+
 /// Asks servers for their metrics.
 pub(super) struct Counters {
     client: Client<HttpConnector, Body>,
     servers: Vec<Uri>,
-    /// By the order of [`COUNTERS`].
-    before: Vec<u64>,
+    before: Told,
 }
 
 impl Counters {
@@ -84,7 +104,7 @@ impl Counters {
         let mut counters = Self {
             client: Client::builder(TokioExecutor::new()).build_http(),
             servers,
-            before: Vec::new(),
+            before: Told::default(),
         };
         counters.before = counters.read().await?;
         Ok(counters)
@@ -94,19 +114,24 @@ impl Counters {
     ///
     /// # Errors
     /// If one does not answer.
-    pub(super) async fn compare(&self, totals: &Totals) -> Result<Vec<Count>> {
+    pub(super) async fn compare(&self, totals: &Totals) -> Result<Compared> {
         let asked = Instant::now();
         loop {
-            let counts = self.counts(&self.read().await?, totals);
+            let now = self.read().await?;
+            let counts = self.counts(&now, totals);
             if counts.iter().all(|count| count.agrees) || asked.elapsed() > SETTLE {
-                return Ok(counts);
+                let refusals = &now.refusal_delay - &self.before.refusal_delay;
+                return Ok(Compared {
+                    counts,
+                    refusal_delay: refusals.within(),
+                });
             }
             sleep(PAUSE).await;
         }
     }
 
-    fn counts(&self, now: &[u64], totals: &Totals) -> Vec<Count> {
-        let sides = now.iter().zip(&self.before);
+    fn counts(&self, now: &Told, totals: &Totals) -> Vec<Count> {
+        let sides = now.sums.iter().zip(&self.before.sums);
         let all = COUNTERS.iter().zip(sides).map(|(counter, (now, before))| {
             let (servers, client) = (now.saturating_sub(*before), (counter.here)(totals));
             Count {
@@ -119,18 +144,19 @@ impl Counters {
         all.collect()
     }
 
-    async fn read(&self) -> Result<Vec<u64>> {
-        let mut sums = vec![0; COUNTERS.len()];
+    async fn read(&self) -> Result<Told> {
+        let mut told = Told::default();
         for server in &self.servers {
             let text = timeout(LIMIT, self.ask(server)).await;
             let text = text
                 .with_context(|| format!("{server}: no answer within {LIMIT:?}"))?
                 .with_context(|| server.to_string())?;
-            for (sum, counter) in sums.iter_mut().zip(&COUNTERS) {
+            for (sum, counter) in told.sums.iter_mut().zip(&COUNTERS) {
                 *sum += counter.of(&text);
             }
+            told.refusal_delay += Buckets::of(REFUSAL_DELAY, &text);
         }
-        Ok(sums)
+        Ok(told)
     }
 
     async fn ask(&self, server: &Uri) -> Result<String> {
@@ -168,7 +194,7 @@ impl Counter {
 
 #[cfg(test)]
 mod tests {
-    use super::{COUNTERS, Counters};
+    use super::{COUNTERS, Counters, Told};
     use crate::bench::load::measures::Totals;
     use hyper_util::{client::legacy::Client, rt::TokioExecutor};
     use tokio::{
@@ -214,7 +240,7 @@ mod tests {
             finished: 3,
             ..Totals::default()
         };
-        let counts = counters.compare(&totals).await.unwrap();
+        let counts = counters.compare(&totals).await.unwrap().counts;
         assert!(counts.iter().all(|count| count.agrees), "{counts:?}");
         assert_eq!(counts[0].servers, 3);
     }
@@ -252,19 +278,26 @@ dssd_spec_decode_num_accepted_tokens_per_pos_total{position=\"0\"} 90
         assert_eq!(found, [43, 11, 7, 8, 4]);
     }
 
+    fn told(sums: [u64; 5]) -> Told {
+        Told {
+            sums,
+            ..Told::default()
+        }
+    }
+
     #[test]
     fn what_was_counted_before_is_left_out() {
         let counters = Counters {
             client: Client::builder(TokioExecutor::new()).build_http(),
             servers: Vec::new(),
-            before: vec![10, 0, 0, 0, 0],
+            before: told([10, 0, 0, 0, 0]),
         };
         let totals = Totals {
             finished: 33,
             rejected: 12,
             ..Totals::default()
         };
-        let counts = counters.counts(&[43, 11, 0, 0, 0], &totals);
+        let counts = counters.counts(&told([43, 11, 0, 0, 0]), &totals);
         let agrees: Vec<bool> = counts.iter().map(|count| count.agrees).collect();
         assert_eq!(agrees, [true, false, true, true, true]);
         assert_eq!((counts[0].servers, counts[0].client), (33, 33));

@@ -1,6 +1,7 @@
 //! `dssd bench load`: many clients at once, in a closed and in an open loop.
 
 mod arrivals;
+mod buckets;
 mod call;
 mod closed;
 mod counters;
@@ -176,7 +177,9 @@ pub(crate) async fn run(args: Args) -> Result<bool> {
     let counters = load.target.counters().await?;
     let mut report = args.measure(&load).await?;
     if let Some(counters) = counters {
-        report.counters = counters.compare(&report.totals).await?;
+        let compared = counters.compare(&report.totals).await?;
+        report.counters = compared.counts;
+        report.server_refusal_delay = compared.refusal_delay;
     }
     let load = Arc::into_inner(load).context("a call is still under way")?;
     load.target.stop().await?;
@@ -251,6 +254,7 @@ impl Args {
             wrong: climbed.wrong + wrong,
             totals,
             counters: Vec::new(),
+            server_refusal_delay: None,
         })
     }
 

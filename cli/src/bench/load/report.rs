@@ -1,6 +1,7 @@
 //! What `dssd bench load` tells.
 
 use super::{
+    buckets::Within,
     closed,
     counters::Count,
     measures::{Measures, Percentiles, Totals},
@@ -35,6 +36,8 @@ pub(super) struct Report {
     pub(super) totals: Totals,
     /// What the servers counted, beside `totals`; empty where nobody asked them.
     pub(super) counters: Vec<Count>,
+    /// How late the servers were with refusals by their own clocks, as they were asked for `counters`.
+    pub(super) server_refusal_delay: Option<Within>,
 }
 
 /// One number of streams, drafted or not.

@@ -37,6 +37,19 @@ pub(super) fn write(report: &Report, f: &mut Formatter<'_>) -> fmt::Result {
             count.servers, count.client, count.counter
         )?;
     }
+    if let Some(delay) = report.server_refusal_delay {
+        let bound = |within: Option<f64>| {
+            within.map_or("?".to_owned(), |seconds| format!("{}", 1e3 * seconds))
+        };
+        writeln!(
+            f,
+            "refused      {} by the servers, within {} / {} / {} ms by their clocks (p50 / p90 / p99)",
+            delay.count,
+            bound(delay.p50),
+            bound(delay.p90),
+            bound(delay.p99)
+        )?;
+    }
     if report.wrong > 0 {
         writeln!(
             f,

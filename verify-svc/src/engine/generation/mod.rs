@@ -3,7 +3,7 @@
 mod report;
 
 use super::{
-    GenerationKey, Place,
+    EngineHandle, GenerationKey, LinkKey, Place,
     early_exit::EarlyExit,
     events::{Event, LOOK_AGAIN},
     link::Link,
@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     Error, Result,
+    drafters::Drafters,
     session::{News, Next, RoundHints, VerifySession},
 };
 use dssd_common::{
@@ -25,6 +26,7 @@ use dssd_common::{
 };
 use dssd_proto::v1::{self, PlainReason};
 use std::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
 
 /// Time in which a drafter must have processed what an Open tells it.
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
@@ -35,7 +37,7 @@ pub(super) struct Generation {
     pub(super) sequence: SequenceId,
     pub(super) session: VerifySession,
     pub(super) link: Option<Link>,
-    pub(super) attempts: u64,
+    attempts: u64,
     /// No drafter does what is wished, so none is asked again.
     pub(super) undraftable: bool,
     sampler: Sampler,
@@ -100,6 +102,19 @@ impl Generation {
     /// Positions that the generation may reach: all but the last token get keys and values.
     pub(super) fn capacity(request: &GenerateRequest) -> usize {
         request.prompt.len() + request.max_new_tokens
+    }
+
+    /// Asks for a drafter.
+    pub(super) fn attach(&mut self, drafters: &Drafters, engine: &EngineHandle) {
+        self.attempts += 1;
+        let key = LinkKey {
+            generation: self.key,
+            attempt: self.attempts,
+        };
+        let end = CancellationToken::new();
+        let identity = self.request.call.identity().clone();
+        drafters.attach(engine.clone(), key, end.clone(), identity);
+        self.link = Some(Link::new(key, end));
     }
 
     /// Why its drafter is not worth waiting for any more, if so.

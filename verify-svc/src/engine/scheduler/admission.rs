@@ -50,9 +50,7 @@ impl Scheduler {
             }
         }
         let newest = self.generations.len() - 1;
-        if self.draft_room(newest) > 0 {
-            self.attach_if_it_pays(newest);
-        }
+        self.seek_drafter(newest);
         Ok(())
     }
 

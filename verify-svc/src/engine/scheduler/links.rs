@@ -3,12 +3,11 @@
 use super::Scheduler;
 use crate::{
     drafters::{Drafters, LinkEvent},
-    engine::{LinkKey, generation::Generation, link::Link},
+    engine::{LinkKey, generation::Generation},
     metrics::DrafterError,
 };
 use dssd_proto::v1;
 use std::{net::SocketAddr, time::Instant};
-use tokio_util::sync::CancellationToken;
 
 /// Tokens to come for which a drafter is worth the start.
 const LEAST_DRAFTED: usize = 16;
@@ -17,21 +16,42 @@ impl Scheduler {
     /// The longest draft that there is room for; a policy that was asked for by name has all it wants.
     pub(super) fn draft_room(&self, index: usize) -> usize {
         let free_rows = self.parts.limits.free_rows;
+        let generations = self.crowd.size(self.generations.len());
         match &self.generations[index].request.draft {
             None => 0,
             Some(draft) if !draft.adaptive => draft.max_draft_tokens,
-            Some(draft) => share_of(free_rows, self.generations.len()).min(draft.max_draft_tokens),
+            Some(draft) => share_of(free_rows, generations).min(draft.max_draft_tokens),
         }
     }
 
-    /// Asks for a drafter, unless drafts are known not to pay.
-    pub(super) fn attach_if_it_pays(&mut self, index: usize) {
-        let generation = &mut self.generations[index];
+    /// Asks for a drafter, unless there is no room for drafts or they are known not to pay.
+    pub(super) fn seek_drafter(&mut self, index: usize) {
+        let room = self.draft_room(index) > 0;
+        let Self {
+            parts,
+            generations,
+            rest,
+            handle,
+            ..
+        } = self;
+        let generation = &mut generations[index];
+        let wanted = generation.request.draft.is_some() && !generation.undraftable;
+        let Some(drafters) = parts.drafters.as_ref().filter(|_| wanted) else {
+            return;
+        };
         let long = generation.remaining() >= LEAST_DRAFTED;
-        let admitted = !generation.is_adaptive() || self.rest.admits(generation.key, long);
-        generation.session.hold_back(!admitted);
-        if admitted {
-            self.attach(index);
+        let asks = room && (!generation.is_adaptive() || rest.admits(generation.key, long));
+        generation.session.hold_back(!asks);
+        if asks {
+            generation.attach(drafters, handle);
+        }
+    }
+
+    /// The same behind a round, if there is no drafter and enough is left to draft.
+    pub(super) fn seek_drafter_late(&mut self, index: usize) {
+        let generation = &self.generations[index];
+        if generation.link.is_none() && generation.remaining() >= LEAST_DRAFTED {
+            self.seek_drafter(index);
         }
     }
 
@@ -40,44 +60,7 @@ impl Scheduler {
         let generation = &mut self.generations[index];
         generation.session.on_lost();
         generation.link = None;
-        self.attach_if_it_pays(index);
-    }
-
-    /// Asks for a drafter if there was no room for drafts before or they did not pay, and enough is
-    /// left to draft.
-    pub(super) fn attach_late(&mut self, index: usize) {
-        let generation = &self.generations[index];
-        let waits = generation.link.is_none() && !generation.undraftable;
-        if waits && generation.remaining() >= LEAST_DRAFTED {
-            self.attach_if_it_pays(index);
-        }
-    }
-
-    /// Asks for a drafter, if this generation may have one.
-    fn attach(&mut self, index: usize) {
-        let Self {
-            parts,
-            generations,
-            handle,
-            ..
-        } = self;
-        let generation = &mut generations[index];
-        let Some(drafters) = parts
-            .drafters
-            .as_ref()
-            .filter(|_| generation.request.draft.is_some())
-        else {
-            return;
-        };
-        generation.attempts += 1;
-        let key = LinkKey {
-            generation: generation.key,
-            attempt: generation.attempts,
-        };
-        let end = CancellationToken::new();
-        let identity = generation.request.call.identity().clone();
-        drafters.attach(handle.clone(), key, end.clone(), identity);
-        generation.link = Some(Link::new(key, end));
+        self.seek_drafter(index);
     }
 
     pub(super) fn on_link(&mut self, key: LinkKey, event: LinkEvent) {

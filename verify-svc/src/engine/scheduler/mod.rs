@@ -2,6 +2,7 @@
 //! single sequence.
 
 mod admission;
+mod crowd;
 mod links;
 mod plan;
 mod rest;
@@ -12,6 +13,7 @@ use super::{
     pass::Pass, scoring::Scoring, work::End,
 };
 use crate::Error;
+use crowd::Crowd;
 use dssd_common::sampling::Scratch;
 use dssd_proto::v1;
 use rest::Rest;
@@ -44,6 +46,7 @@ pub(super) struct Scheduler {
     /// Turns with every step: who is served first.
     first: usize,
     draining: bool,
+    crowd: Crowd,
     rest: Rest,
     pass: Pass,
     scratch: Scratch,
@@ -61,6 +64,7 @@ impl Scheduler {
             next_key: 0,
             first: 0,
             draining: false,
+            crowd: Crowd::default(),
             rest: Rest::default(),
             pass: Pass::default(),
             scratch: Scratch::default(),

@@ -20,6 +20,7 @@ const WIRE_ALLOWANCE: Duration = Duration::from_millis(10);
 impl Scheduler {
     /// Runs one pass over whatever is runnable.
     pub(super) fn step(&mut self) -> Wake {
+        self.crowd.observe(self.generations.len());
         let (batch, wait) = self.plan();
         if batch.rows() == 0 {
             return wait.map_or(Wake::OnCommand, Wake::At);
@@ -135,8 +136,8 @@ impl Scheduler {
             self.praise(index);
         }
         let room = self.draft_room(index);
-        if room > 0 && outcome.end.is_none() {
-            self.attach_late(index);
+        if outcome.end.is_none() {
+            self.seek_drafter_late(index);
         }
         let hints = self.hints(index, room);
         let generation = &mut self.generations[index];

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::engine::{
-    Desk, EngineLimits, EventReceiver, EventSender, GenerateRequest, ScoreRequest, StopRules,
-    generation::Generation,
+    Desk, DraftRequest, EngineLimits, EventReceiver, EventSender, GenerateRequest, ScoreRequest,
+    StopRules, generation::Generation,
 };
 use dssd_common::{
     sampling::SamplingParams,
@@ -36,6 +36,7 @@ impl ByHand {
             threads: Some(1),
             dtype: Dtype::Auto,
             kv_memory: None,
+            preallocate_kv: false,
             max_sequences: LIMITS.max_sequences,
             max_context: None,
             band_ends: vec![layers],
@@ -75,8 +76,21 @@ impl ByHand {
         max_new_tokens: usize,
     ) -> EventReceiver {
         let (events, received) = EventSender::new();
-        let request = GenerateRequest {
+        self.enter(GenerateRequest {
             client,
+            ..self.request(prompt, max_new_tokens, events)
+        });
+        received
+    }
+
+    fn request(
+        &self,
+        prompt: Vec<u32>,
+        max_new_tokens: usize,
+        events: EventSender,
+    ) -> GenerateRequest {
+        GenerateRequest {
+            client: ClientId::default(),
             request_id: format!("{}", self.scheduler.generations.len()),
             prompt,
             cache_salt: String::new(),
@@ -91,12 +105,14 @@ impl ByHand {
             deadline: None,
             events,
             call: Arc::default(),
-        };
+        }
+    }
+
+    fn enter(&mut self, request: GenerateRequest) {
         let (reply, _) = oneshot::channel();
         let desk = Arc::clone(&self.scheduler.handle.desk);
         desk.enter_generate(request, reply).unwrap();
         self.take_commands();
-        received
     }
 
     pub(super) fn score(
@@ -231,4 +247,35 @@ fn clients_share_nothing() {
         (0..4).for_each(|_| engine.step());
         assert_eq!(engine.scheduler.parts.kv.reused_tokens(), 0);
     }
+}
+
+#[test]
+fn there_is_room_for_drafts_alone_but_not_in_a_moment_alone() {
+    let mut engine = ByHand::new();
+    engine.scheduler.parts.limits.free_rows = 2;
+    let drafted = |engine: &mut ByHand, tokens: usize| {
+        let (events, received) = EventSender::new();
+        let draft = DraftRequest {
+            open: v1::Open::default(),
+            max_draft_tokens: 8,
+            adaptive: true,
+        };
+        engine.enter(GenerateRequest {
+            draft: Some(draft),
+            ..engine.request(prompt(5), tokens, events)
+        });
+        received
+    };
+    let _stays = drafted(&mut engine, 200);
+    engine.step();
+    assert_eq!(engine.scheduler.draft_room(0), 8);
+    for _ in 0..5 {
+        let _goes = drafted(&mut engine, 10);
+        assert_eq!(engine.scheduler.draft_room(0), 0, "two share two rows");
+        (0..20).for_each(|_| engine.step());
+        assert_eq!(engine.scheduler.generations.len(), 1);
+        assert_eq!(engine.scheduler.draft_room(0), 0, "the next one may come");
+    }
+    (0..32).for_each(|_| engine.step());
+    assert_eq!(engine.scheduler.draft_room(0), 8, "none came");
 }
