@@ -44,12 +44,12 @@ def resident_bytes(pid):
 
 
 class Service:
-    """One service as a process of its own, without its HTTP port."""
+    """One service as a process of its own, without its HTTP port, its KV cache in memory from the start."""
 
     def __init__(self, binaries, name, *flags):
         self.name = name
         self.address = f"127.0.0.1:{free_port()}"
-        command = [binaries / name, "--listen", self.address, "--http-listen", "off", *flags]
+        command = [binaries / name, "--listen", self.address, "--http-listen", "off", "--preallocate-kv", "on", *flags]
         self.process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
 
     def wait_for_port(self, seconds=60):

@@ -13,16 +13,21 @@ use dssd_common::{
     },
     kernels::{Activation, Isa, Kernels, WeightType},
     kv::{BLOCK_POSITIONS, KvCache, SequenceId},
-    model::{ARITHMETIC_VERSION, Decoder, DecoderOptions, Span},
+    model::{ARITHMETIC_VERSION, Decoder, DecoderOptions, Device, Span},
 };
 use rand::{Rng, SeedableRng, seq::IndexedRandom};
 use rand_chacha::ChaCha8Rng;
 use std::sync::Arc;
 
+#[path = "cuda/stand_in.rs"]
+mod stand_in;
+
 const LAYERS: usize = 4;
 const CONTEXT: usize = 96;
 /// Random models; a slow machine sets fewer in `DSSD_BITS_MODELS`.
 const MODELS: u64 = 60;
+/// Those of them that a stand-in for a GPU computes, too.
+const GPU_MODELS: u64 = 8;
 
 fn random_config(rng: &mut ChaCha8Rng) -> ModelConfig {
     let neox = rng.random_bool(0.5);
@@ -91,12 +96,21 @@ struct Machine {
 
 impl Machine {
     fn new(checkpoint: &Checkpoint, kernels: Kernels, band_ends: Vec<usize>) -> Self {
+        Self::on(&Device::Cpu, checkpoint, kernels, band_ends)
+    }
+
+    fn on(
+        device: &Device,
+        checkpoint: &Checkpoint,
+        kernels: Kernels,
+        band_ends: Vec<usize>,
+    ) -> Self {
         let options = DecoderOptions {
             band_ends,
             compute: None,
             max_context: CONTEXT,
         };
-        let decoder = Decoder::load(checkpoint, Arc::new(kernels), options).unwrap();
+        let decoder = Decoder::load_on(device, checkpoint, Arc::new(kernels), options).unwrap();
         let kv = KvCache::new(decoder.kv_layout(), 16 << 20).unwrap();
         Self { decoder, kv }
     }
@@ -125,7 +139,7 @@ impl Machine {
 
     fn logits(&mut self, states: &[f32]) -> Vec<u32> {
         let mut logits = Vec::new();
-        self.decoder.logits(states, &mut logits);
+        self.decoder.logits(states, &mut logits).unwrap();
         logits.iter().map(|x| x.to_bits()).collect()
     }
 
@@ -250,45 +264,78 @@ fn wrong_tail(text: &[u32], rng: &mut ChaCha8Rng) -> Vec<u32> {
         .collect()
 }
 
-/// Returns how many rows of logits were compared beside the prefill.
-fn check(seed: u64) -> usize {
-    let mut compared = 0;
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let config = random_config(&mut rng);
-    let dtype = *[WeightType::F32, WeightType::Bf16, WeightType::F16]
-        .choose(&mut rng)
-        .unwrap();
-    let checkpoint = random_checkpoint(config, dtype, seed).unwrap();
-    let texts: Vec<Vec<u32>> = (0..3)
-        .map(|_| {
-            (0..rng.random_range(1..60))
-                .map(|_| rng.random_range(0..30))
-                .collect()
-        })
-        .collect();
-    let (expected, caches): (Vec<_>, Vec<_>) = texts
-        .iter()
-        .map(|text| reference(&checkpoint, text))
-        .unzip();
-    for isa in Isa::available() {
-        let kernels = Kernels::with_isa(isa, rng.random_range(1..=4)).unwrap();
-        let bands = [vec![LAYERS], vec![1, LAYERS], vec![1, 2, 3, LAYERS]]
+/// A random model, texts, and what the portable path says of them.
+struct Case {
+    rng: ChaCha8Rng,
+    checkpoint: Checkpoint,
+    texts: Vec<Vec<u32>>,
+    expected: Vec<Vec<Vec<u32>>>,
+    caches: Vec<Vec<u32>>,
+}
+
+impl Case {
+    fn new(seed: u64) -> Self {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let config = random_config(&mut rng);
+        let dtype = *[WeightType::F32, WeightType::Bf16, WeightType::F16]
             .choose(&mut rng)
+            .unwrap();
+        let checkpoint = random_checkpoint(config, dtype, seed).unwrap();
+        let texts: Vec<Vec<u32>> = (0..3)
+            .map(|_| {
+                (0..rng.random_range(1..60))
+                    .map(|_| rng.random_range(0..30))
+                    .collect()
+            })
+            .collect();
+        let (expected, caches) = texts
+            .iter()
+            .map(|text| reference(&checkpoint, text))
+            .unzip();
+        Self {
+            rng,
+            checkpoint,
+            texts,
+            expected,
+            caches,
+        }
+    }
+
+    /// Returns how many rows of logits were compared.
+    fn wander_on(&mut self, device: &Device, kernels: Kernels) -> usize {
+        let bands = [vec![LAYERS], vec![1, LAYERS], vec![1, 2, 3, LAYERS]]
+            .choose(&mut self.rng)
             .unwrap()
             .clone();
-        let mut machine = Machine::new(&checkpoint, kernels, bands);
-        compared += wander(&mut machine, &texts, &expected, &mut rng);
+        let mut machine = Machine::on(device, &self.checkpoint, kernels, bands);
+        wander(&mut machine, &self.texts, &self.expected, &mut self.rng)
     }
-    // Everything in one go, as a prefill of all sequences together.
-    let mut machine = Machine::new(&checkpoint, Kernels::new(2), vec![LAYERS]);
-    let spans: Vec<_> = texts
-        .iter()
-        .map(|text| (machine.kv.open(CONTEXT).unwrap(), text.len()))
-        .collect();
-    let fed: Vec<&[u32]> = texts.iter().map(Vec::as_slice).collect();
-    let states = machine.advance(0, &spans, &fed);
-    assert_eq!(machine.logits(&states), expected.concat().concat());
-    for ((&(id, len), cache), i) in spans.iter().zip(&caches).zip(0..) {
+
+    /// Everything in one go, as a prefill of all sequences together.
+    fn prefill(&self, machine: &mut Machine) -> Vec<(SequenceId, usize)> {
+        let spans: Vec<_> = self
+            .texts
+            .iter()
+            .map(|text| (machine.kv.open(CONTEXT).unwrap(), text.len()))
+            .collect();
+        let fed: Vec<&[u32]> = self.texts.iter().map(Vec::as_slice).collect();
+        let states = machine.advance(0, &spans, &fed);
+        assert_eq!(machine.logits(&states), self.expected.concat().concat());
+        spans
+    }
+}
+
+/// Returns how many rows of logits were compared beside the prefill.
+fn check(seed: u64) -> usize {
+    let mut case = Case::new(seed);
+    let mut compared = 0;
+    for isa in Isa::available() {
+        let kernels = Kernels::with_isa(isa, case.rng.random_range(1..=4)).unwrap();
+        compared += case.wander_on(&Device::Cpu, kernels);
+    }
+    let mut machine = Machine::new(&case.checkpoint, Kernels::new(2), vec![LAYERS]);
+    let spans = case.prefill(&mut machine);
+    for ((&(id, len), cache), i) in spans.iter().zip(&case.caches).zip(0..) {
         assert_eq!(
             &machine.cache_bits(id, len),
             cache,
@@ -296,6 +343,23 @@ fn check(seed: u64) -> usize {
         );
     }
     compared
+}
+
+#[test]
+fn a_gpu_gives_the_same_bits() {
+    let Some(gpu) = stand_in::gpu() else { return };
+    let device = Device::Cuda(Arc::clone(gpu));
+    let mut compared = 0;
+    for seed in 0..GPU_MODELS {
+        let mut case = Case::new(seed);
+        compared += case.wander_on(&device, Kernels::new(1));
+        let mut machine = Machine::on(&device, &case.checkpoint, Kernels::new(1), vec![LAYERS]);
+        case.prefill(&mut machine);
+    }
+    assert!(
+        compared > 50 * GPU_MODELS as usize,
+        "only {compared} rows were compared"
+    );
 }
 
 #[test]

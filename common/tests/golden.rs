@@ -101,7 +101,7 @@ fn next_token(
         .unwrap();
     let last = hidden[hidden.len() - width..].to_vec();
     let mut logits = Vec::new();
-    decoder.logits(&last, &mut logits);
+    decoder.logits(&last, &mut logits).unwrap();
     let mut best = 0;
     for (id, logit) in logits.iter().enumerate() {
         if *logit > logits[best] {
@@ -136,7 +136,7 @@ fn check_folder(dir: &Path) {
     );
     let deep = decoder.advance(&mut kv, 1, &spans).unwrap().to_vec();
     let mut logits = Vec::new();
-    decoder.logits(&deep, &mut logits);
+    decoder.logits(&deep, &mut logits).unwrap();
     assert_close("logits", &logits, &expected.logits);
 
     let (mut decoder, mut kv) = load(dir, vec![6]);

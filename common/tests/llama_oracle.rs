@@ -55,7 +55,9 @@ fn our_logits(dir: &Path, tokens: &[u32]) -> Vec<f32> {
     };
     let states = decoder.advance(&mut kv, 0, &[span]).unwrap().to_vec();
     let mut logits = Vec::new();
-    decoder.logits(&states[states.len() - width..], &mut logits);
+    decoder
+        .logits(&states[states.len() - width..], &mut logits)
+        .unwrap();
     logits
 }
 

@@ -59,7 +59,7 @@ fn stories260k_gives_its_published_tokens_and_text() {
         };
         let states = decoder.advance(&mut kv, 0, &[span]).unwrap();
         let last = states[states.len() - width..].to_vec();
-        decoder.logits(&last, &mut logits);
+        decoder.logits(&last, &mut logits).unwrap();
         let token = sampler.choose(&logits, &history, &mut scratch).unwrap();
         history.push(token);
     }

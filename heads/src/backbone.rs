@@ -115,16 +115,20 @@ impl Backbone {
     }
 
     /// What the whole model says of rows of [`Pass::last`].
-    pub fn teach(&mut self, last: &[f32], teacher: &mut Teacher) {
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn teach(&mut self, last: &[f32], teacher: &mut Teacher) -> Result<()> {
         let kernels = self.kernels();
         let Teacher {
             probabilities,
             summaries,
         } = teacher;
-        self.decoder.logits(last, probabilities);
+        self.decoder.logits(last, probabilities)?;
         kernels.summarize(probabilities, self.decoder.vocabulary(), summaries);
         let log_sum_exp: Vec<f32> = summaries.iter().map(|row| row.log_sum_exp).collect();
         kernels.probabilities(probabilities, &log_sum_exp);
+        Ok(())
     }
 }
 

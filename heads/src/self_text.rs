@@ -212,7 +212,7 @@ impl<'a> Author<'a> {
         });
         let last_rows: Vec<f32> = last_rows.copied().collect();
         let mut logits = Vec::new();
-        decoder.logits(&last_rows, &mut logits);
+        decoder.logits(&last_rows, &mut logits)?;
         let vocabulary = decoder.vocabulary();
         for (document, row) in self.writing.iter_mut().zip(logits.chunks(vocabulary)) {
             let token = document

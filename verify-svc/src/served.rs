@@ -13,9 +13,6 @@ use dssd_common::{
 use dssd_proto::v1;
 use std::sync::Arc;
 
-/// Where the model runs.
-const DEVICE: &str = "cpu";
-
 /// Facts that never change while the service runs.
 pub(crate) struct Served {
     pub(crate) model: v1::GetModelInfoResponse,
@@ -68,7 +65,7 @@ impl Served {
         let model = v1::GetModelInfoResponse {
             model_name,
             architecture: format!("{:?}", shape.architecture),
-            numerics_id: numerics_id(&fingerprint, dtype, DEVICE),
+            numerics_id: numerics_id(&fingerprint, dtype, loaded.decoder.device().class()),
             checkpoint_fingerprint: fingerprint,
             tokenizer_hash: tokenizer
                 .as_ref()
@@ -78,7 +75,7 @@ impl Served {
             hidden_size: shape.hidden as u32,
             max_context: loaded.max_context as u32,
             dtype: dtype.to_owned(),
-            device: DEVICE.to_owned(),
+            device: loaded.decoder.device().to_string(),
             eos_token_ids: checkpoint.generation_defaults().eos_token_ids.clone(),
         };
         let limits = v1::Limits {

@@ -111,7 +111,7 @@ impl Passes {
         let from = if all_logits { 0 } else { states.len() - width };
         self.hidden.clear();
         self.hidden.extend_from_slice(&states[from..]);
-        self.decoder.logits(&self.hidden, &mut self.logits);
+        self.decoder.logits(&self.hidden, &mut self.logits)?;
         Ok(())
     }
 
@@ -182,7 +182,7 @@ impl Passes {
             let states = decoder.advance(kv, 0, &spans)?;
             hidden.clear();
             hidden.extend_from_slice(states);
-            decoder.logits(hidden, logits);
+            decoder.logits(hidden, logits)?;
             anyhow::Ok(())
         });
         result?;

@@ -15,8 +15,6 @@
 //! bits of a summary differ between them; the arg-max and the margin of logits do not.
 
 mod cpu;
-#[cfg(feature = "cuda")]
-mod cuda;
 mod op;
 mod oracle;
 

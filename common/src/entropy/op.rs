@@ -13,8 +13,7 @@ pub const SUMMARY_COLUMNS: usize = 7;
 /// `valid` as 1 or 0. Ids are exact up to 2^24.
 ///
 /// # Errors
-/// If the type, rank or layout is another, the vocabulary is empty or above 2^24 (on CUDA, with the
-/// feature `cuda`: above 262,144), or the device fails or has no such kernel.
+/// If the type, rank, layout or device is another, or the vocabulary is empty or above 2^24.
 pub fn row_summary(logits: &Tensor) -> candle_core::Result<Tensor> {
     logits.apply_op1_no_bwd(&RowSummary)
 }
@@ -41,27 +40,17 @@ impl CustomOp1 for RowSummary {
         let values = summaries.iter().flat_map(columns).collect();
         Ok((CpuStorage::F32(values), rows.shape()))
     }
-
-    #[cfg(feature = "cuda")]
-    fn cuda_fwd(
-        &self,
-        storage: &candle_core::CudaStorage,
-        layout: &Layout,
-    ) -> candle_core::Result<(candle_core::CudaStorage, Shape)> {
-        let rows = Rows::of(layout)?;
-        Ok((super::cuda::summarize(storage, rows)?, rows.shape()))
-    }
 }
 
 /// Where rows of logits lie in a storage, in logits.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Rows {
-    pub(super) count: usize,
-    pub(super) vocabulary: usize,
+struct Rows {
+    count: usize,
+    vocabulary: usize,
     /// Of the first row.
-    pub(super) offset: usize,
+    offset: usize,
     /// From one row's beginning to the next one's.
-    pub(super) stride: usize,
+    stride: usize,
 }
 
 impl Rows {
@@ -110,4 +99,28 @@ fn columns(summary: &Summary) -> [f32; SUMMARY_COLUMNS] {
         summary.entropy,
         f32::from(u8::from(summary.valid)),
     ]
+}
+
+impl Summary {
+    /// Out of the columns of a row.
+    pub(crate) fn of_columns(columns: &[f32; SUMMARY_COLUMNS]) -> Self {
+        let [
+            argmax,
+            max_probability,
+            margin_probability,
+            margin_logit,
+            log_sum_exp,
+            entropy,
+            valid,
+        ] = *columns;
+        Self {
+            argmax: argmax as u32,
+            max_probability,
+            margin_probability,
+            margin_logit,
+            log_sum_exp,
+            entropy,
+            valid: valid == 1.0,
+        }
+    }
 }

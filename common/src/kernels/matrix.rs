@@ -26,6 +26,15 @@ impl WeightType {
             Self::F16 | Self::Bf16 => 2,
         }
     }
+
+    /// What it is called: `f32`, `f16` or `bf16`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+            Self::Bf16 => "bf16",
+        }
+    }
 }
 
 /// Row-major weights `[n outputs, k inputs]`, borrowed in their type.
@@ -121,6 +130,11 @@ impl Matrix {
             Weights::F16(w) => widen_row(w, row, out),
             Weights::Bf16(w) => widen_row(w, row, out),
         }
+    }
+
+    /// The weights as they lie in memory.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        self.bytes.as_ref()
     }
 
     pub(crate) fn weights(&self) -> Weights<'_> {

@@ -11,7 +11,6 @@ mod attention;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
-#[cfg(feature = "cuda")]
 pub(crate) mod cuda;
 mod divergence;
 pub(crate) mod elementary;
@@ -37,6 +36,7 @@ use rope::RopeRows;
 
 pub use activation::Activation;
 pub use attention::{AttentionRow, AttentionShape};
+pub use cuda::{Choice, Gpu, GpuLogits, GpuSummaries, LogitRows};
 pub use isa::Isa;
 pub use matrix::{Matrix, WeightType};
 pub use op::skinny_product;

@@ -74,7 +74,7 @@ impl KvLayout {
 
 /// The memory of all blocks and the list of free ones.
 pub(super) struct BlockPool {
-    /// `[total, block_floats]`; the system gives its pages when they are touched first.
+    /// `[total, block_floats]`, or empty; the system gives its pages when they are touched first.
     storage: Vec<f32>,
     free: Vec<u32>,
     /// Blocks below this number were handed out before; those above were never touched.
@@ -87,10 +87,18 @@ pub(super) struct BlockPool {
 
 impl BlockPool {
     pub(super) fn new(blocks: usize, block_floats: usize) -> Self {
-        let total = u32::try_from(blocks).unwrap_or(u32::MAX);
-        let storage = vec![0.0; total as usize * block_floats];
+        let pool = Self::elsewhere(blocks, block_floats);
         Self {
-            storage,
+            storage: vec![0.0; pool.total() * block_floats],
+            ..pool
+        }
+    }
+
+    /// Blocks whose memory is not here.
+    pub(super) fn elsewhere(blocks: usize, block_floats: usize) -> Self {
+        let total = u32::try_from(blocks).unwrap_or(u32::MAX);
+        Self {
+            storage: Vec::new(),
             free: Vec::new(),
             untouched: 0,
             total,

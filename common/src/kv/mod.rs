@@ -67,6 +67,22 @@ impl KvCache {
     /// # Errors
     /// If the budget does not hold a single block in every layer.
     pub fn new(layout: KvLayout, budget_bytes: usize) -> Result<Self> {
+        Self::with(BlockPool::new, layout, budget_bytes)
+    }
+
+    /// The account of a cache whose blocks are on a device: it has no storage of its own.
+    ///
+    /// # Errors
+    /// As [`KvCache::new`].
+    pub fn elsewhere(layout: KvLayout, budget_bytes: usize) -> Result<Self> {
+        Self::with(BlockPool::elsewhere, layout, budget_bytes)
+    }
+
+    fn with(
+        pool: fn(usize, usize) -> BlockPool,
+        layout: KvLayout,
+        budget_bytes: usize,
+    ) -> Result<Self> {
         let blocks = budget_bytes / layout.block_bytes();
         let needed = layout.blocks_for(1);
         if blocks < needed {
@@ -78,7 +94,7 @@ impl KvCache {
                 ),
             });
         }
-        let pool = BlockPool::new(blocks, layout.block_floats());
+        let pool = pool(blocks, layout.block_floats());
         Ok(Self {
             layout,
             pool,

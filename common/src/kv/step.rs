@@ -99,6 +99,11 @@ impl<'a> Step<'a> {
         self.cache.sequence(id).table(layer)
     }
 
+    /// Floats of all blocks together.
+    pub fn floats(&self) -> usize {
+        self.cache.pool.total() * self.cache.layout.block_floats()
+    }
+
     /// All blocks: `[blocks, block_floats]`.
     pub fn storage(&self) -> &[f32] {
         self.cache.pool.storage()

@@ -92,7 +92,7 @@ impl Attention {
         self.output.apply(kernels, &scratch.mixed, out);
     }
 
-    fn shape(&self) -> AttentionShape {
+    pub(super) fn shape(&self) -> AttentionShape {
         AttentionShape {
             heads: self.heads,
             kv_heads: self.kv_heads,

@@ -1,9 +1,11 @@
 //! The decoder and its one operation, `advance`.
 
 use super::{
-    attention::{LayerContext, RowPlaces},
-    head::{Head, HeadScratch},
-    layer::{Layer, LayerScratch},
+    attention::RowPlaces,
+    cpu::CpuPass,
+    head::Head,
+    layer::Layer,
+    pass::{Device, Pass},
     rotary::RotaryTable,
     weights::WeightLoader,
 };
@@ -38,27 +40,39 @@ pub struct Span<'a> {
     pub tokens: &'a [u32],
 }
 
-/// Layers, embedding and heads of a checkpoint, with the buffers of a pass.
+/// Layers, embedding and heads of a checkpoint, on the device that computes them.
 pub struct Decoder {
     config: ModelConfig,
     kernels: Arc<Kernels>,
     band_ends: Vec<usize>,
     embedding: Matrix,
-    layers: Vec<Layer>,
-    head: Head,
-    exits: Vec<(usize, Head)>,
-    rotary: RotaryTable,
-    scratch: LayerScratch,
-    head_scratch: HeadScratch,
+    head: Arc<Head>,
+    bytes_per_pass: usize,
+    max_context: usize,
+    pass: Box<dyn Pass>,
+    device: Device,
     hidden: Vec<f32>,
 }
 
 impl Decoder {
-    /// Loads the layers up to the last band's end, the embedding and the model's own head.
+    /// Loads the layers up to the last band's end, the embedding and the model's own head, for the CPU.
     ///
     /// # Errors
     /// If the bands do not rise or go beyond the layers that the checkpoint holds, or a tensor is unfit.
     pub fn load(
+        checkpoint: &Checkpoint,
+        kernels: Arc<Kernels>,
+        options: DecoderOptions,
+    ) -> Result<Self> {
+        Self::load_on(&Device::Cpu, checkpoint, kernels, options)
+    }
+
+    /// The same for any device. `kernels` compute what is left to the CPU.
+    ///
+    /// # Errors
+    /// As [`Decoder::load`], and if the device has no room for the weights, or fails.
+    pub fn load_on(
+        device: &Device,
         checkpoint: &Checkpoint,
         kernels: Arc<Kernels>,
         options: DecoderOptions,
@@ -74,19 +88,27 @@ impl Decoder {
             Architecture::GptNeoX => "gpt_neox.embed_in.weight",
             Architecture::Llama => "model.embed_tokens.weight",
         };
+        let layers: Vec<Layer> = (0..depth)
+            .map(|index| Layer::load(&loader, &config, index))
+            .collect::<Result<_>>()?;
+        let head = Arc::new(Head::of_model(&loader, &config)?);
+        let rotary = RotaryTable::new(&config, options.max_context);
+        let bytes_per_pass = layers.iter().map(Layer::byte_len).sum::<usize>() + head.byte_len();
         Ok(Self {
             embedding: loader.matrix(embedding)?,
-            layers: (0..depth)
-                .map(|index| Layer::load(&loader, &config, index))
-                .collect::<Result<_>>()?,
-            head: Head::of_model(&loader, &config)?,
-            exits: Vec::new(),
-            rotary: RotaryTable::new(&config, options.max_context),
+            pass: match device {
+                Device::Cpu => Box::new(CpuPass::new(&kernels, layers, &head, rotary)),
+                Device::Cuda(gpu) => {
+                    Box::new(super::cuda::CudaPass::new(gpu, &layers, &head, &rotary)?)
+                }
+            },
+            device: device.clone(),
+            head,
+            bytes_per_pass,
+            max_context: options.max_context,
             band_ends: options.band_ends,
             config,
             kernels,
-            scratch: LayerScratch::default(),
-            head_scratch: HeadScratch::default(),
             hidden: Vec::new(),
         })
     }
@@ -100,8 +122,7 @@ impl Decoder {
             .heads
             .iter()
             .map(|head| Ok((head.layer, self.head.trained(&self.config, head, compute)?)));
-        self.exits = trained.collect::<Result<_>>()?;
-        Ok(())
+        self.pass.attach_exits(trained.collect::<Result<_>>()?)
     }
 
     /// The configuration.
@@ -112,6 +133,11 @@ impl Decoder {
     /// The kernels that this decoder runs on.
     pub fn kernels(&self) -> &Arc<Kernels> {
         &self.kernels
+    }
+
+    /// Where it runs.
+    pub fn device(&self) -> &Device {
+        &self.device
     }
 
     /// The layer after each band.
@@ -131,7 +157,7 @@ impl Decoder {
 
     /// Bytes that a pass over all layers and the head must read, whatever the number of rows.
     pub fn bytes_per_pass(&self) -> usize {
-        self.layers.iter().map(Layer::byte_len).sum::<usize>() + self.head.byte_len()
+        self.bytes_per_pass
     }
 
     /// Takes the rows of all spans through one band. Spans must be of different sequences.
@@ -150,7 +176,7 @@ impl Decoder {
         };
         for span in spans {
             let start = kv.len(span.sequence, band);
-            self.rotary.check(span.end.saturating_sub(1))?;
+            self.check_position(span.end.saturating_sub(1))?;
             self.enter(kv, band, start, span)?;
             rows.positions.extend(start..span.end);
             rows.sequences.resize(rows.positions.len(), span.sequence);
@@ -164,15 +190,8 @@ impl Decoder {
         } else {
             self.band_ends[band - 1]
         };
-        for layer in first..self.band_ends[band] {
-            let context = LayerContext {
-                kernels: &self.kernels,
-                rotary: &self.rotary,
-                rows: &rows,
-                layer,
-            };
-            self.layers[layer].apply(&context, &mut step, &mut self.scratch, &mut self.hidden);
-        }
+        let layers = first..self.band_ends[band];
+        self.pass.run(layers, &rows, &mut step, &mut self.hidden)?;
         if band + 1 < self.band_ends.len() {
             let mut rest = self.hidden.as_slice();
             for (i, span) in spans.iter().enumerate() {
@@ -234,23 +253,36 @@ impl Decoder {
         Ok(())
     }
 
+    fn check_position(&self, position: usize) -> Result<()> {
+        if position < self.max_context {
+            return Ok(());
+        }
+        let reason = format!(
+            "{position} is beyond the context of {} tokens",
+            self.max_context
+        );
+        Err(Error::InvalidParameter {
+            field: "position",
+            reason,
+        })
+    }
+
     /// The model's logits of hidden states after the last layer: `hidden` is `[rows, hidden]`,
     /// `out` becomes `[rows, vocabulary]`.
-    pub fn logits(&mut self, hidden: &[f32], out: &mut Vec<f32>) {
-        self.head
-            .logits(&self.kernels, hidden, &mut self.head_scratch, out);
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn logits(&mut self, hidden: &[f32], out: &mut Vec<f32>) -> Result<()> {
+        self.pass.logits(None, hidden, out)
     }
 
     /// The logits of an exit after `layer`: a trained head if one is attached there, else the
     /// model's own head applied early. Shapes as in [`Decoder::logits`].
-    pub fn exit_logits(&mut self, layer: usize, hidden: &[f32], out: &mut Vec<f32>) {
-        let trained = self
-            .exits
-            .iter()
-            .find(|(at, _)| *at == layer)
-            .map(|(_, head)| head);
-        let head = trained.unwrap_or(&self.head);
-        head.logits(&self.kernels, hidden, &mut self.head_scratch, out);
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn exit_logits(&mut self, layer: usize, hidden: &[f32], out: &mut Vec<f32>) -> Result<()> {
+        self.pass.logits(Some(layer), hidden, out)
     }
 }
 

@@ -18,15 +18,15 @@ use std::sync::Arc;
 /// The model's own head is also the *untrained exit* of every layer: the final norm and the
 /// unembedding applied early (the "logit lens", nostalgebraist 2020).
 pub struct Head {
-    norm: Norm,
-    adapter: Option<Adapter>,
-    unembedding: Arc<Linear>,
+    pub(super) norm: Norm,
+    pub(super) adapter: Option<Adapter>,
+    pub(super) unembedding: Arc<Linear>,
 }
 
 /// x + up(silu(down(x))).
-struct Adapter {
-    down: Linear,
-    up: Linear,
+pub(super) struct Adapter {
+    pub(super) down: Linear,
+    pub(super) up: Linear,
 }
 
 /// Buffers of [`Head::logits`], kept between calls.

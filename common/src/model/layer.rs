@@ -13,12 +13,12 @@ use crate::{
 };
 
 pub(super) struct Layer {
-    attention_norm: Norm,
-    attention: Attention,
-    mlp_norm: Norm,
-    mlp: Mlp,
+    pub(super) attention_norm: Norm,
+    pub(super) attention: Attention,
+    pub(super) mlp_norm: Norm,
+    pub(super) mlp: Mlp,
     /// x + attention(norm(x)) + mlp(norm′(x)), instead of one after the other.
-    parallel_residual: bool,
+    pub(super) parallel_residual: bool,
 }
 
 /// Buffers of [`Layer::apply`], kept between calls.

@@ -8,8 +8,8 @@ use crate::{
 
 /// A matrix with an optional bias.
 pub(super) struct Linear {
-    weight: Matrix,
-    bias: Option<Vec<f32>>,
+    pub(super) weight: Matrix,
+    pub(super) bias: Option<Vec<f32>>,
 }
 
 impl Linear {

@@ -8,18 +8,22 @@
 //! so the bits of a row do not depend on what else is in the batch.
 
 mod attention;
+mod cpu;
+mod cuda;
 mod decoder;
 mod head;
 mod layer;
 mod mlp;
 mod norm;
 mod numerics;
+mod pass;
 mod rotary;
 mod weights;
 
 pub use decoder::{Decoder, DecoderOptions, Span};
 pub use head::Head;
 pub use numerics::{compute_type, numerics_id};
+pub use pass::Device;
 
 /// Names the arithmetic of this crate on CPUs. It changes whenever the same weights would give
 /// other bits than before.

@@ -10,9 +10,9 @@ use crate::{
 /// A norm over the features of each row.
 pub(super) struct Norm {
     kind: NormKind,
-    weight: Vec<f32>,
-    bias: Option<Vec<f32>>,
-    eps: f32,
+    pub(super) weight: Vec<f32>,
+    pub(super) bias: Option<Vec<f32>>,
+    pub(super) eps: f32,
 }
 
 impl Norm {
@@ -38,6 +38,11 @@ impl Norm {
             bias,
             eps: config.norm.eps as f32,
         }
+    }
+
+    /// Whether the mean is taken away.
+    pub(super) fn is_centred(&self) -> bool {
+        self.kind == NormKind::LayerNorm
     }
 
     /// `x` and `out`: `[rows, features]`.

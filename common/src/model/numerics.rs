@@ -17,7 +17,7 @@ const FINGERPRINT_DIGITS: usize = 16;
 /// If the checkpoint lacks a tensor.
 pub fn compute_type(checkpoint: &Checkpoint, asked: Option<WeightType>) -> Result<&'static str> {
     if let Some(asked) = asked {
-        return Ok(name(asked));
+        return Ok(asked.name());
     }
     let mut stored = None;
     for (tensor, shape) in expected_tensors(checkpoint.config(), checkpoint.layers_held()) {
@@ -30,7 +30,7 @@ pub fn compute_type(checkpoint: &Checkpoint, asked: Option<WeightType>) -> Resul
             return Ok("mixed");
         }
     }
-    Ok(name(stored.unwrap_or(WeightType::F32)))
+    Ok(stored.unwrap_or(WeightType::F32).name())
 }
 
 /// Names what output bits depend on: two servers with the same name give the same bits.
@@ -38,12 +38,4 @@ pub fn compute_type(checkpoint: &Checkpoint, asked: Option<WeightType>) -> Resul
 pub fn numerics_id(fingerprint: &str, compute: &str, device: &str) -> String {
     let fingerprint = fingerprint.get(..FINGERPRINT_DIGITS).unwrap_or(fingerprint);
     format!("{fingerprint}-{compute}-{device}-{ARITHMETIC_VERSION}")
-}
-
-fn name(dtype: WeightType) -> &'static str {
-    match dtype {
-        WeightType::F32 => "f32",
-        WeightType::F16 => "f16",
-        WeightType::Bf16 => "bf16",
-    }
 }

@@ -1,7 +1,6 @@
 //! Rotary position embeddings: tables computed once, in f64.
 
 use crate::{
-    Error, Result,
     checkpoint::{ModelConfig, Rotary, RotaryScaling},
     kernels::{Kernels, Rope},
     math,
@@ -9,11 +8,10 @@ use crate::{
 
 /// Cosines and sines of every position, `[positions, dims / 2]` each.
 pub(super) struct RotaryTable {
-    half: usize,
+    pub(super) half: usize,
     head_dim: usize,
-    positions: usize,
-    cos: Vec<f32>,
-    sin: Vec<f32>,
+    pub(super) cos: Vec<f32>,
+    pub(super) sin: Vec<f32>,
 }
 
 impl RotaryTable {
@@ -32,24 +30,9 @@ impl RotaryTable {
         Self {
             half,
             head_dim: config.head_dim,
-            positions,
             cos,
             sin,
         }
-    }
-
-    pub(super) fn check(&self, position: usize) -> Result<()> {
-        if position < self.positions {
-            return Ok(());
-        }
-        let reason = format!(
-            "{position} is beyond the context of {} tokens",
-            self.positions
-        );
-        Err(Error::InvalidParameter {
-            field: "position",
-            reason,
-        })
     }
 
     /// Rotates `x`, `[rows, heads, head_dim]`, each row to its position.

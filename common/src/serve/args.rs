@@ -1,7 +1,8 @@
 //! The flags that both services have: one field for each, one environment variable for each.
 
 use super::{
-    DoorArgs, Drain, Dtype, HttpListen, KvMemory, LogFormat, ModelSettings, Switch, parse_seconds,
+    DeviceName, DoorArgs, Drain, Dtype, HttpListen, KvMemory, LogFormat, ModelSettings, Switch,
+    parse_seconds,
 };
 use crate::{
     Error, Result,
@@ -39,13 +40,16 @@ pub struct ServeArgs {
     /// Address of probes (/livez, /readyz) and metrics (/metrics), in plain HTTP; or off
     #[arg(long, env = "DSSD_HTTP_LISTEN", value_name = "ADDR|off")]
     pub http_listen: HttpListen,
+    /// Where the model runs: cpu, cuda (the first NVIDIA GPU), or cuda:N
+    #[arg(long, env = "DSSD_DEVICE", default_value_t = DeviceName::Cpu)]
+    pub device: DeviceName,
     /// Threads of a pass [default: one for each core]
     #[arg(long, env = "DSSD_THREADS", value_name = "N")]
     pub threads: Option<usize>,
     /// Type of the weights in memory: auto (as stored), f32, bf16 or f16
     #[arg(long, env = "DSSD_DTYPE", default_value_t = Dtype::Auto)]
     pub dtype: Dtype,
-    /// KV cache: bytes (512MiB) or a share of the free memory (0.25) [default: what max-sequences can use, up to 0.25]
+    /// KV cache: bytes (512MiB) or a share of the memory that is free where the model runs (0.25) [default: what max-sequences can use, up to 0.25, on a GPU 0.8]
     #[arg(long, env = "DSSD_KV_MEMORY", value_name = "BYTES|SHARE")]
     pub kv_memory: Option<KvMemory>,
     /// Whether the KV cache takes all of its memory at the start, instead of with the first use of each part: on or off
@@ -148,6 +152,7 @@ impl ServeArgs {
     /// How the model is held, cut into bands at `band_ends`.
     pub fn model_settings(&self, band_ends: Vec<usize>) -> ModelSettings {
         ModelSettings {
+            device: self.device,
             threads: self.threads,
             dtype: self.dtype,
             kv_memory: self.kv_memory,

@@ -6,6 +6,8 @@ use std::str::FromStr;
 
 /// Part of the free memory that is taken where nothing is said.
 const DEFAULT_SHARE: f64 = 0.25;
+/// The same of a GPU, whose memory is for little else.
+const DEFAULT_GPU_SHARE: f64 = 0.8;
 /// What is taken where nothing is said and the system does not tell what is free.
 const DEFAULT_BYTES: u64 = 1 << 30;
 const UNITS: [(&str, u64); 9] = [
@@ -36,10 +38,27 @@ impl KvMemory {
     /// # Errors
     /// If more bytes are asked for than are free, or a share and the system does not tell what is.
     pub fn budget(asked: Option<Self>, useful: u64) -> Result<u64> {
-        Self::budget_of(asked, useful, free_memory())
+        Self::budget_of(asked, useful, free_memory(), DEFAULT_SHARE)
     }
 
-    fn budget_of(asked: Option<Self>, useful: u64, free: Option<Free>) -> Result<u64> {
+    /// The same on a GPU with so many free bytes; by default four fifths of those at most.
+    ///
+    /// # Errors
+    /// If more bytes are asked for than are free.
+    pub fn budget_on_gpu(asked: Option<Self>, useful: u64, free: u64) -> Result<u64> {
+        let free = Free {
+            bytes: free,
+            bound: "the GPU",
+        };
+        Self::budget_of(asked, useful, Some(free), DEFAULT_GPU_SHARE)
+    }
+
+    fn budget_of(
+        asked: Option<Self>,
+        useful: u64,
+        free: Option<Free>,
+        default_share: f64,
+    ) -> Result<u64> {
         let share = |share: f64, free: Free| (free.bytes as f64 * share) as u64;
         match (asked, free) {
             (Some(Self::Bytes(bytes)), Some(free)) if bytes > free.bytes => Err(invalid(format!(
@@ -53,7 +72,7 @@ impl KvMemory {
                     .to_owned(),
             )),
             (None, free) => {
-                let most = free.map_or(DEFAULT_BYTES, |free| share(DEFAULT_SHARE, free));
+                let most = free.map_or(DEFAULT_BYTES, |free| share(default_share, free));
                 Ok(useful.min(most))
             }
         }
@@ -93,7 +112,7 @@ fn invalid(reason: String) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use super::{Free, KvMemory};
+    use super::{DEFAULT_SHARE, Free, KvMemory};
 
     #[test]
     fn bytes_units_and_shares_are_told_apart() {
@@ -117,7 +136,7 @@ mod tests {
                 bound: "the machine",
             })
         };
-        let budget = |asked, free| KvMemory::budget_of(asked, 4096, free);
+        let budget = |asked, free| KvMemory::budget_of(asked, 4096, free, DEFAULT_SHARE);
         assert_eq!(budget(None, free(1 << 20)).unwrap(), 4096);
         assert_eq!(budget(None, free(4000)).unwrap(), 1000);
         assert_eq!(budget(None, None).unwrap(), 4096);

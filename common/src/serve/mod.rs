@@ -4,6 +4,7 @@
 mod args;
 mod client;
 mod connection;
+mod device;
 mod door;
 mod free;
 mod gate;
@@ -31,6 +32,7 @@ mod watched;
 
 pub use args::{ServeArgs, check_positive, default_settings, or_else};
 pub use client::ClientId;
+pub use device::DeviceName;
 pub use door::{Door, DoorArgs, needs};
 pub use gate::{Gate, Gated};
 pub use grpc::{Front, MAX_MESSAGE_BYTES, Router};

@@ -1,12 +1,12 @@
 //! From a model folder to a decoder that is ready to run.
 
-use super::{Dtype, KvMemory};
+use super::{DeviceName, Dtype, KvMemory};
 use crate::{
     Error, Result,
-    checkpoint::{Checkpoint, demo},
+    checkpoint::{Checkpoint, demo, expected_tensors},
     kernels::Kernels,
     kv::{BLOCK_POSITIONS, KvCache, KvLayout},
-    model::{Decoder, DecoderOptions, Span},
+    model::{Decoder, DecoderOptions, Device, Span},
     tokenizer::Tokenizer,
 };
 use std::{
@@ -27,6 +27,9 @@ const TIMING: Duration = Duration::from_secs(3);
 
 /// Rows of the warm-up passes: a single one, and those of a short draft.
 const WARM_UP_ROWS: [usize; 3] = [1, 4, 8];
+
+/// What a GPU's context and the buffers of a pass may take: 1 GiB.
+const GPU_BUFFERS: u64 = 1 << 30;
 
 /// Opens a model folder, or the demo model if none is named.
 ///
@@ -52,6 +55,8 @@ pub fn open_model(dir: Option<&Path>) -> Result<(Arc<Checkpoint>, Option<Arc<Tok
 /// How a service holds its model.
 #[derive(Clone, Debug)]
 pub struct ModelSettings {
+    /// Where it runs.
+    pub device: DeviceName,
     /// Threads of a pass; as many as the machine runs at once if unset.
     pub threads: Option<usize>,
     /// The type of all matrices.
@@ -99,11 +104,8 @@ impl ModelSettings {
             .blocks_for(wanted)
             .saturating_mul(layout.block_bytes()) as u64;
         let useful = useful.saturating_mul(self.max_sequences as u64);
-        let budget = KvMemory::budget(self.kv_memory, useful)?;
-        let mut kv = KvCache::new(layout, usize::try_from(budget).unwrap_or(usize::MAX))?;
-        if self.preallocate_kv {
-            kv.touch();
-        }
+        let device = self.device.open()?;
+        let kv = self.cache(&device, checkpoint, layout, useful)?;
         let max_context = longest(&kv, wanted);
         if max_context < wanted {
             tracing::warn!(max_context, wanted, "the KV budget shortens the context");
@@ -117,12 +119,54 @@ impl ModelSettings {
             compute: self.dtype.compute(),
             max_context,
         };
-        let decoder = Decoder::load(checkpoint, kernels, options)?;
+        let decoder = Decoder::load_on(&device, checkpoint, kernels, options)?;
         Ok(LoadedModel {
             decoder,
             kv,
             max_context,
         })
+    }
+}
+
+impl ModelSettings {
+    /// The cache; on a GPU, in what the weights leave of its memory.
+    fn cache(
+        &self,
+        device: &Device,
+        checkpoint: &Checkpoint,
+        layout: KvLayout,
+        useful: u64,
+    ) -> Result<KvCache> {
+        let bytes = |budget: u64| usize::try_from(budget).unwrap_or(usize::MAX);
+        match device {
+            Device::Cpu => {
+                let budget = KvMemory::budget(self.kv_memory, useful)?;
+                let mut kv = KvCache::new(layout, bytes(budget))?;
+                if self.preallocate_kv {
+                    kv.touch();
+                }
+                Ok(kv)
+            }
+            Device::Cuda(gpu) => {
+                let taken = self.weight_bytes(checkpoint)? + GPU_BUFFERS;
+                let free = gpu.free_bytes()?.saturating_sub(taken);
+                let budget = KvMemory::budget_on_gpu(self.kv_memory, useful, free)?;
+                KvCache::elsewhere(layout, bytes(budget))
+            }
+        }
+    }
+
+    /// Bytes of the weights that this device will hold.
+    fn weight_bytes(&self, checkpoint: &Checkpoint) -> Result<u64> {
+        let layers = self.band_ends.last().copied().unwrap_or(0);
+        let mut sum = 0;
+        for (name, shape) in expected_tensors(checkpoint.config(), layers) {
+            let stored = checkpoint.tensor(&name)?.dtype;
+            let dtype = self.dtype.compute().unwrap_or(stored);
+            let weights = shape.iter().product::<usize>();
+            sum += (weights * dtype.bytes_per_weight()) as u64;
+        }
+        Ok(sum)
     }
 }
 
@@ -154,7 +198,7 @@ impl LoadedModel {
         let most = self.max_context;
         for rows in WARM_UP_ROWS.into_iter().filter(|&rows| rows <= most) {
             self.run_pass(rows, |decoder, layer, hidden| {
-                decoder.exit_logits(layer, hidden, &mut logits);
+                decoder.exit_logits(layer, hidden, &mut logits)
             })?;
         }
         Ok(())
@@ -164,7 +208,7 @@ impl LoadedModel {
     fn run_pass(
         &mut self,
         rows: usize,
-        mut read: impl FnMut(&mut Decoder, usize, &[f32]),
+        mut read: impl FnMut(&mut Decoder, usize, &[f32]) -> Result<()>,
     ) -> Result<()> {
         let Self { decoder, kv, .. } = self;
         let sequence = kv.open(rows)?;
@@ -176,7 +220,7 @@ impl LoadedModel {
         for band in 0..decoder.band_ends().len() {
             let hidden = decoder.advance(kv, band, &[span])?.to_vec();
             let layer = decoder.band_ends()[band];
-            read(decoder, layer, &hidden);
+            read(decoder, layer, &hidden)?;
         }
         kv.close(sequence);
         Ok(())
@@ -206,8 +250,9 @@ impl LoadedModel {
         for _ in 0..TIMED_PASSES {
             let begun = Instant::now();
             self.run_pass(rows, |decoder, layer, hidden| {
-                if layer == decoder.config().layers {
-                    decoder.logits(hidden, &mut logits);
+                match layer == decoder.config().layers {
+                    true => decoder.logits(hidden, &mut logits),
+                    false => Ok(()),
                 }
             })?;
             fastest = fastest.min(begun.elapsed());
@@ -223,6 +268,7 @@ mod tests {
 
     fn settings() -> ModelSettings {
         ModelSettings {
+            device: DeviceName::Cpu,
             threads: Some(1),
             dtype: Dtype::Auto,
             kv_memory: None,

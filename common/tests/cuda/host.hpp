@@ -13,7 +13,7 @@
 #include <ucontext.h>
 #include <vector>
 
-struct Dim { unsigned x; };
+struct Dim { unsigned x, y; };
 static Dim threadIdx, blockIdx, blockDim, gridDim;
 
 #define __global__
@@ -102,25 +102,30 @@ inline void step(unsigned thread) {
   setcontext(&fiber.start);
 }
 
-// Runs `kernel` as a launch of `blocks` blocks of `threads` threads.
-inline void launch(unsigned blocks, unsigned threads, std::function<void()> kernel) {
-  gridDim.x = blocks;
-  blockDim.x = threads;
+// Runs the threads of one block.
+inline void run_block(unsigned threads) {
+  block.all = Barrier();
+  block.warps.assign((threads + WARP_LANES - 1) / WARP_LANES, Barrier());
+  for (Fiber& fiber : block.fibers) fiber.ended = false;
+  for (bool more = true; more;) {
+    more = false;
+    for (unsigned thread = 0; thread < threads; thread++) {
+      if (block.fibers[thread].ended) continue;
+      step(thread);
+      more = true;
+    }
+  }
+}
+
+// Runs `kernel` as a launch of so many blocks of `threads` threads.
+inline void launch(Dim blocks, unsigned threads, std::function<void()> kernel) {
+  gridDim = blocks;
+  blockDim = {threads, 1};
   block.kernel = std::move(kernel);
   if (block.fibers.size() != threads) block.fibers = std::vector<Fiber>(threads);
   block.slots.assign(threads, 0);
-  for (blockIdx.x = 0; blockIdx.x < blocks; blockIdx.x++) {
-    block.all = Barrier();
-    block.warps.assign((threads + WARP_LANES - 1) / WARP_LANES, Barrier());
-    for (Fiber& fiber : block.fibers) fiber.ended = false;
-    for (bool more = true; more;) {
-      more = false;
-      for (unsigned thread = 0; thread < threads; thread++) {
-        if (block.fibers[thread].ended) continue;
-        step(thread);
-        more = true;
-      }
-    }
+  for (blockIdx.y = 0; blockIdx.y < blocks.y; blockIdx.y++) {
+    for (blockIdx.x = 0; blockIdx.x < blocks.x; blockIdx.x++) run_block(threads);
   }
 }
 
@@ -158,6 +163,11 @@ template <typename T> T __shfl_down_sync(unsigned mask, T mine, unsigned lanes) 
   return host::exchange(mine, [lanes](unsigned lane, auto of) {
     return of(lane + lanes < host::WARP_LANES ? lane + lanes : lane);
   });
+}
+
+template <typename T> T __shfl_sync(unsigned mask, T mine, unsigned source) {
+  host::check_mask(mask);
+  return host::exchange(mine, [source](unsigned, auto of) { return of(source % host::WARP_LANES); });
 }
 
 inline unsigned __reduce_min_sync(unsigned mask, unsigned mine) {

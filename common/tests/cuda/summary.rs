@@ -1,8 +1,14 @@
 //! The fused entropy kernel: within tolerance of the definitions, and the bits of a row depend on
 //! that row alone.
 
-use crate::host::{Host, Logit, Rows, rng, row};
-use dssd_common::entropy::{Summary, summarize_exactly};
+use crate::{
+    rows::{Logit, Rows, rng, row, run},
+    stand_in::gpu,
+};
+use dssd_common::{
+    entropy::{Summary, summarize_exactly},
+    kernels::Gpu,
+};
 use half::{bf16, f16};
 
 const VOCABULARIES: [usize; 14] = [
@@ -40,24 +46,24 @@ fn assert_close(found: Summary, row: &[f32], what: &str) {
     near(found.entropy, expected.entropy, 2e-5);
 }
 
-fn check<T: Logit>(host: &Host, rows: &[Vec<f32>], what: &str) {
+fn check<T: Logit>(gpu: &Gpu, rows: &[Vec<f32>], what: &str) {
     let rows = Rows::<T>::dense(rows);
-    let answer = host.run(&rows, &[]);
+    let answer = run(gpu, &rows, &[]);
     for index in 0..rows.rows {
-        let name = format!("{what}, row {index}, dtype {}", T::DTYPE);
-        assert_close(answer.summary(index), &rows.row(index), &name);
+        let name = format!("{what}, row {index}, dtype {}", T::DTYPE.name());
+        assert_close(answer.summaries[index], &rows.row(index), &name);
     }
 }
 
-fn check_all(host: &Host, rows: &[Vec<f32>], what: &str) {
-    check::<f32>(host, rows, what);
-    check::<f16>(host, rows, what);
-    check::<bf16>(host, rows, what);
+fn check_all(gpu: &Gpu, rows: &[Vec<f32>], what: &str) {
+    check::<f32>(gpu, rows, what);
+    check::<f16>(gpu, rows, what);
+    check::<bf16>(gpu, rows, what);
 }
 
 #[test]
 fn agrees_with_the_definitions_at_any_size_and_scale() {
-    let Some(host) = Host::get() else { return };
+    let Some(gpu) = gpu() else { return };
     for (seed, vocabulary) in VOCABULARIES.into_iter().enumerate() {
         let mut rng = rng(seed as u64);
         let scales = [
@@ -71,14 +77,14 @@ fn agrees_with_the_definitions_at_any_size_and_scale() {
             .into_iter()
             .map(|(spread, shift)| row(&mut rng, vocabulary, spread, shift))
             .collect();
-        check_all(host, &rows, &format!("vocabulary {vocabulary}"));
+        check_all(gpu, &rows, &format!("vocabulary {vocabulary}"));
     }
-    check::<f32>(host, &[vec![3e38, -3e38, 3e38, 1e38]], "huge");
+    check::<f32>(gpu, &[vec![3e38, -3e38, 3e38, 1e38]], "huge");
 }
 
 #[test]
 fn rows_that_are_no_distribution_are_flagged_wherever_the_fault_lies() {
-    let Some(host) = Host::get() else { return };
+    let Some(gpu) = gpu() else { return };
     let faults = [f32::NAN, f32::INFINITY];
     for vocabulary in [1, 9, 8193, 50_304] {
         let places = [0, 8, 8191, 8192, vocabulary - 1];
@@ -91,13 +97,13 @@ fn rows_that_are_no_distribution_are_flagged_wherever_the_fault_lies() {
                 rows.push(row);
             }
         }
-        check_all(host, &rows, &format!("faults in {vocabulary}"));
+        check_all(gpu, &rows, &format!("faults in {vocabulary}"));
     }
 }
 
 #[test]
 fn impossible_certain_and_tied_ids() {
-    let Some(host) = Host::get() else { return };
+    let Some(gpu) = gpu() else { return };
     let base = |x| vec![x; 20_000];
     let with = |rest, ids: &[usize], x| {
         let mut row = base(rest);
@@ -113,38 +119,43 @@ fn impossible_certain_and_tied_ids() {
         with(0.0, &[19_999, 9_000, 8_999], 4.5),
         base(-1000.0),
     ];
-    check_all(host, &rows, "few ids");
+    check_all(gpu, &rows, "few ids");
 }
 
 /// At any place, any distance, any alignment, beside any others: the same bits.
-fn check_alone<T: Logit>(host: &Host, vocabulary: usize) {
+fn check_alone<T: Logit>(gpu: &Gpu, vocabulary: usize) {
     let mut rng = rng(vocabulary as u64);
     let rows: Vec<_> = (0..9)
         .map(|_| row(&mut rng, vocabulary, 3.0, 0.0))
         .collect();
-    let expected = host.run(&Rows::<T>::dense(&rows), &[]).bits();
+    let expected = run(gpu, &Rows::<T>::dense(&rows), &[]).bits();
     let alone = rows
         .chunks(1)
-        .map(|one| host.run(&Rows::<T>::dense(one), &[]).bits()[0]);
+        .map(|one| run(gpu, &Rows::<T>::dense(one), &[]).bits()[0]);
     assert_eq!(alone.collect::<Vec<_>>(), expected);
     for (gap, offset) in [(1, 0), (3, 5), (8, 8), (13, 1)] {
         let moved = Rows::<T>::strided(&rows, vocabulary + gap, offset);
-        let found = host.run(&moved, &[]).bits();
-        assert_eq!(found, expected, "dtype {}, +{gap} at {offset}", T::DTYPE);
+        let found = run(gpu, &moved, &[]).bits();
+        assert_eq!(
+            found,
+            expected,
+            "dtype {}, +{gap} at {offset}",
+            T::DTYPE.name()
+        );
     }
     let mut reversed = rows;
     reversed.reverse();
-    let mut found = host.run(&Rows::<T>::dense(&reversed), &[]).bits();
+    let mut found = run(gpu, &Rows::<T>::dense(&reversed), &[]).bits();
     found.reverse();
     assert_eq!(found, expected);
 }
 
 #[test]
 fn the_bits_of_a_row_depend_on_that_row_alone() {
-    let Some(host) = Host::get() else { return };
+    let Some(gpu) = gpu() else { return };
     for vocabulary in [5, 1000, 8200, 20_480] {
-        check_alone::<f32>(host, vocabulary);
-        check_alone::<f16>(host, vocabulary);
-        check_alone::<bf16>(host, vocabulary);
+        check_alone::<f32>(gpu, vocabulary);
+        check_alone::<f16>(gpu, vocabulary);
+        check_alone::<bf16>(gpu, vocabulary);
     }
 }

@@ -212,7 +212,7 @@ impl Collector {
         let vocabulary = decoder.vocabulary();
         let next = &window.tokens[window.first + 1..];
         let (mut logits, mut summaries) = (Vec::new(), Vec::new());
-        decoder.logits(last, &mut logits);
+        decoder.logits(last, &mut logits)?;
         kernels.summarize(&logits, vocabulary, &mut summaries);
         let wanted = self.choices(window, &logits, vocabulary)?;
         self.samples
@@ -224,7 +224,7 @@ impl Collector {
         let mut cross_entropy = vec![0.0; whole.len()];
         for (exit, states) in exits.iter().enumerate() {
             let layer = self.samples.heads[exit].layer;
-            decoder.exit_logits(layer, states, &mut logits);
+            decoder.exit_logits(layer, states, &mut logits)?;
             kernels.summarize(&logits, vocabulary, &mut summaries);
             let offered = self.choices(window, &logits, vocabulary)?;
             let head = &mut self.samples.heads[exit];

@@ -58,7 +58,7 @@ impl<'a> Lesson<'a> {
     ) -> Result<Self> {
         let config = backbone.decoder().config().clone();
         let part = rows.start * config.hidden..rows.end * config.hidden;
-        backbone.teach(&pass.last[part.clone()], teacher);
+        backbone.teach(&pass.last[part.clone()], teacher)?;
         let kernels = backbone.kernels();
         let (ones, zeros) = (vec![1.0; config.hidden], vec![0.0; config.hidden]);
         let normalise = |states: &Vec<f32>| {

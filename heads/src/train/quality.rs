@@ -79,7 +79,7 @@ pub(super) fn measure(
                         let states = &pass.exits[exit][rows.start * hidden..rows.end * hidden];
                         let mut logits = Vec::new();
                         let decoder = backbone.decoder();
-                        decoder.exit_logits(layers[exit], states, &mut logits);
+                        decoder.exit_logits(layers[exit], states, &mut logits)?;
                         logits
                     }
                 };

@@ -6,7 +6,7 @@ use dssd_common::{
         random_checkpoint,
     },
     kernels::{Activation, WeightType},
-    serve::{Dtype, KvMemory, ModelSettings},
+    serve::{DeviceName, Dtype, KvMemory, ModelSettings},
 };
 use std::{fs, path::Path};
 use tempfile::TempDir;
@@ -89,6 +89,7 @@ pub(crate) fn write(dir: &Path, files: &[(String, Vec<u8>)]) {
 /// How the fuzzed models are loaded: as a service does, with a small cache.
 pub(crate) fn settings(band_ends: Vec<usize>) -> ModelSettings {
     ModelSettings {
+        device: DeviceName::Cpu,
         threads: Some(1),
         dtype: Dtype::Auto,
         kv_memory: Some(KvMemory::Bytes(1 << 20)),

@@ -85,7 +85,9 @@ fn use_heads(heads: &ExitHeads, decoder: &mut Decoder) {
     decoder.attach_heads(heads, None).unwrap();
     let mut logits = Vec::new();
     for head in &heads.heads {
-        decoder.exit_logits(head.layer, &[0.5; HIDDEN], &mut logits);
+        decoder
+            .exit_logits(head.layer, &[0.5; HIDDEN], &mut logits)
+            .unwrap();
         assert_eq!(logits.len(), VOCABULARY);
     }
     let Some(calibration) = &heads.calibration else {

@@ -6,7 +6,7 @@ use dssd_common::{
     exit::ExitHeads,
     model::Span,
     sampling::{self, History, Sampler, SamplingParams, Scratch},
-    serve::{Dtype, LoadedModel, ModelSettings},
+    serve::{DeviceName, Dtype, LoadedModel, ModelSettings},
 };
 use dssd_proto::v1::{
     self, GenerateRequest, Resume, ScoreRequest, Speculation, SpeculationMode, score_request,
@@ -55,6 +55,7 @@ impl Slow {
         let mut band_ends: Vec<usize> = heads.heads.iter().map(|head| head.layer).collect();
         band_ends.push(checkpoint.config().layers);
         let settings = ModelSettings {
+            device: DeviceName::Cpu,
             threads: Some(1),
             dtype: Dtype::Auto,
             kv_memory: None,
@@ -96,10 +97,13 @@ impl Slow {
             let states = model.decoder.advance(&mut model.kv, band, &[span]);
             let states = states.unwrap().to_vec();
             let Some(threshold) = thresholds.get(band) else {
-                model.decoder.logits(&states, &mut logits);
+                model.decoder.logits(&states, &mut logits).unwrap();
                 return found.unwrap_or((band, logits));
             };
-            model.decoder.exit_logits(layer, &states, &mut logits);
+            model
+                .decoder
+                .exit_logits(layer, &states, &mut logits)
+                .unwrap();
             let mut summaries: Vec<Summary> = Vec::new();
             let vocabulary = model.decoder.vocabulary();
             let kernels = model.decoder.kernels();

@@ -4,7 +4,7 @@ use dssd_common::{
     checkpoint::{Checkpoint, demo},
     model::Span,
     sampling::{History, Sampler, SamplingParams, Scratch},
-    serve::{Dtype, Listeners, ModelSettings},
+    serve::{DeviceName, Dtype, Listeners, ModelSettings},
     tokenizer::Tokenizer,
 };
 use dssd_proto::v1::{
@@ -201,6 +201,7 @@ pub(crate) async fn becomes_idle(client: &mut GenerationClient<Channel>) {
 pub(crate) fn library_tokens(prompt: &[u32], count: usize) -> Vec<u32> {
     let (checkpoint, _) = open_demo();
     let settings = ModelSettings {
+        device: DeviceName::Cpu,
         threads: Some(1),
         dtype: Dtype::Auto,
         kv_memory: None,
@@ -224,7 +225,7 @@ pub(crate) fn library_tokens(prompt: &[u32], count: usize) -> Vec<u32> {
         };
         let states = model.decoder.advance(&mut model.kv, 0, &[span]).unwrap();
         let last = states[states.len() - checkpoint.config().hidden..].to_vec();
-        model.decoder.logits(&last, &mut logits);
+        model.decoder.logits(&last, &mut logits).unwrap();
         let token = sampler.choose(&logits, &history, &mut scratch).unwrap();
         history.push(token);
     }

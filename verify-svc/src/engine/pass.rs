@@ -118,12 +118,12 @@ impl Pass {
                 }
             }
             if last {
-                decoder.logits(&self.hidden, &mut self.logits);
+                decoder.logits(&self.hidden, &mut self.logits)?;
                 for (at, (i, row)) in readers.into_iter().enumerate() {
                     passages[i].rows[row] = Some(Place::End(at));
                 }
             } else if !readers.is_empty() {
-                self.read_exit(decoder, band, passengers, &readers, &mut passages);
+                self.read_exit(decoder, band, passengers, &readers, &mut passages)?;
             }
         }
         Ok(passages)
@@ -137,10 +137,10 @@ impl Pass {
         passengers: &[Passenger<'_>],
         readers: &[(usize, usize)],
         passages: &mut [Passage],
-    ) {
+    ) -> Result<()> {
         let vocabulary = decoder.vocabulary();
         let layer = decoder.band_ends()[band];
-        decoder.exit_logits(layer, &self.hidden, &mut self.head_logits);
+        decoder.exit_logits(layer, &self.hidden, &mut self.head_logits)?;
         let kernels = decoder.kernels();
         kernels.summarize(&self.head_logits, vocabulary, &mut self.summaries);
         let rows = self.head_logits.chunks_exact(vocabulary);
@@ -161,6 +161,7 @@ impl Pass {
         for (passenger, passage) in passengers.iter().zip(passages) {
             passage.left = passenger.leaves && passage.unread().next().is_none();
         }
+        Ok(())
     }
 
     /// Whether the last step was one of the whole model for all of its rows, so that its time says

@@ -297,7 +297,9 @@ impl Model {
         self.hidden.clear();
         self.hidden
             .extend_from_slice(&states[states.len() - width..]);
-        self.decoder.logits(&self.hidden, &mut self.logits);
+        self.decoder
+            .logits(&self.hidden, &mut self.logits)
+            .map_err(internal)?;
         let vocabulary = self.decoder.vocabulary();
         self.decoder
             .kernels()

@@ -135,7 +135,7 @@ impl Scheduler {
         let begun = Instant::now();
         let layer = parts.decoder.band_ends()[band];
         let vocabulary = parts.decoder.vocabulary();
-        parts.decoder.exit_logits(layer, hidden, logits);
+        parts.decoder.exit_logits(layer, hidden, logits)?;
         parts
             .decoder
             .kernels()

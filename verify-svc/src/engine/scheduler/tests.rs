@@ -7,7 +7,7 @@ use crate::engine::{
 };
 use dssd_common::{
     sampling::SamplingParams,
-    serve::{ClientId, Dtype, ModelSettings, open_model},
+    serve::{ClientId, DeviceName, Dtype, ModelSettings, open_model},
 };
 use std::sync::{Arc, mpsc};
 use tokio::sync::oneshot;
@@ -33,6 +33,7 @@ impl ByHand {
         let (checkpoint, _) = open_model(None).unwrap();
         let layers = checkpoint.config().layers;
         let model = ModelSettings {
+            device: DeviceName::Cpu,
             threads: Some(1),
             dtype: Dtype::Auto,
             kv_memory: None,

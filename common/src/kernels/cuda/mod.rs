@@ -1,0 +1,293 @@
+//! The same kernels on NVIDIA GPUs, of compute capability 8.0 and newer: the same sums in the same order, so
+//! the same bits as on the CPU.
+//!
+//! Neither a toolkit nor a driver is needed to build this: both libraries that it uses, the driver's
+//! `libcuda` and the compiler NVRTC, are looked for at run time. NVRTC makes PTX of the source for the oldest
+//! card that is supported, and the driver makes of that what its card runs. Contraction is off: what is
+//! fused says so.
+//!
+//! All work of a [`Gpu`] is on one stream, in order. Nothing waits for it but a download.
+
+mod activation;
+mod attention;
+mod host;
+mod logits;
+mod matrix;
+mod norm;
+mod product;
+mod rope;
+mod source;
+
+pub(crate) use attention::Attention;
+pub use logits::{Choice, GpuLogits, GpuSummaries, LogitRows};
+pub(crate) use matrix::GpuMatrix;
+pub(crate) use norm::GpuNorm;
+pub(crate) use rope::{Places, Projected};
+pub(crate) use source::define;
+
+use crate::{Error, Result};
+use cudarc::{
+    driver::{
+        CudaContext, CudaFunction, CudaSlice, CudaStream, DevicePtr as _, DeviceRepr, DriverError,
+        LaunchArgs, LaunchConfig, sys,
+    },
+    nvrtc::{self, CompileError, CompileOptions},
+};
+use source::SOURCE;
+use std::{
+    collections::HashMap,
+    sync::{Arc, OnceLock},
+};
+
+/// Compute capability 8.0: every later card runs it, too.
+const ARCHITECTURE: &str = "compute_80";
+const OLDEST: (i32, i32) = (8, 0);
+/// Blocks of a launch in one direction, the second one's.
+pub(crate) const MOST_BLOCKS_Y: usize = 65_535;
+
+/// Floats on the device.
+pub(crate) type Floats = CudaSlice<f32>;
+/// An address on the device, as kernels take it.
+pub(crate) type Address = sys::CUdeviceptr;
+
+/// Every kernel that is launched.
+const KERNELS: [&str; 25] = [
+    "product_f32_1",
+    "product_f32_2",
+    "product_f32_4",
+    "product_f32_8",
+    "product_f16_1",
+    "product_f16_2",
+    "product_f16_4",
+    "product_f16_8",
+    "product_bf16_1",
+    "product_bf16_2",
+    "product_bf16_4",
+    "product_bf16_8",
+    "norm_rows",
+    "activate",
+    "add",
+    "rotate_and_append",
+    "attend",
+    "summarize_parts_f32",
+    "summarize_parts_f16",
+    "summarize_parts_bf16",
+    "summarize_rows",
+    "pick_parts_f32",
+    "pick_parts_f16",
+    "pick_parts_bf16",
+    "pick_rows",
+];
+
+/// One GPU, with the kernels on it and one stream.
+pub struct Gpu {
+    stream: Arc<CudaStream>,
+    kernels: HashMap<&'static str, CudaFunction>,
+    name: String,
+}
+
+impl Gpu {
+    /// The GPU of this number, 0 for the first one, with all kernels compiled.
+    ///
+    /// # Errors
+    /// If there is no driver, no such GPU, no NVRTC, or the GPU is too old.
+    pub fn open(ordinal: usize) -> Result<Self> {
+        // SAFETY: both only try to load the libraries, whose initialisers are NVIDIA's own.
+        let (driver, compiler) =
+            unsafe { (sys::is_culib_present(), nvrtc::sys::is_culib_present()) };
+        if !driver {
+            return Err(unusable(
+                "there is no NVIDIA driver (libcuda) here".to_owned(),
+            ));
+        }
+        if !compiler {
+            let reason = "there is no NVRTC here: libnvrtc, of CUDA 12 or newer, must be where the system or LD_LIBRARY_PATH finds it";
+            return Err(unusable(reason.to_owned()));
+        }
+        let context = CudaContext::new(ordinal).map_err(|error| open_error(ordinal, &error))?;
+        let capability = context.compute_capability().map_err(failed)?;
+        let name = context.name().map_err(failed)?;
+        if capability < OLDEST {
+            let (major, minor) = capability;
+            return Err(unusable(format!(
+                "{name} has compute capability {major}.{minor}, 8.0 is needed"
+            )));
+        }
+        // SAFETY: there is one stream, in whose order everything happens; events would guard others.
+        unsafe { context.disable_event_tracking() };
+        let module = context.load_module(ptx()?.into()).map_err(failed)?;
+        let load = |name: &'static str| Ok((name, module.load_function(name).map_err(failed)?));
+        Ok(Self {
+            stream: context.new_stream().map_err(failed)?,
+            kernels: KERNELS.into_iter().map(load).collect::<Result<_>>()?,
+            name,
+        })
+    }
+
+    /// What its maker calls it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Bytes that are free on it.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn free_bytes(&self) -> Result<u64> {
+        let (free, _) = self.stream.context().mem_get_info().map_err(failed)?;
+        Ok(free as u64)
+    }
+
+    /// Room for `len` values, which hold anything.
+    pub(crate) fn room<T: DeviceRepr>(&self, len: usize) -> Result<CudaSlice<T>> {
+        // SAFETY: all that is read here was written before, by an upload or a kernel.
+        unsafe { self.stream.alloc(len.max(1)) }.map_err(failed)
+    }
+
+    pub(crate) fn upload<T: DeviceRepr>(&self, values: &[T]) -> Result<CudaSlice<T>> {
+        let mut buffer = self.room(values.len())?;
+        self.write(values, &mut buffer)?;
+        Ok(buffer)
+    }
+
+    /// Writes to the start of `buffer`, which is at least as long.
+    pub(crate) fn write<T: DeviceRepr>(
+        &self,
+        values: &[T],
+        buffer: &mut CudaSlice<T>,
+    ) -> Result<()> {
+        if values.is_empty() {
+            return Ok(());
+        }
+        let mut place = buffer.slice_mut(..values.len());
+        self.stream.memcpy_htod(values, &mut place).map_err(failed)
+    }
+
+    /// Reads the start of `buffer`, once all before it is done.
+    pub(crate) fn read<T: DeviceRepr>(
+        &self,
+        buffer: &CudaSlice<T>,
+        values: &mut [T],
+    ) -> Result<()> {
+        if values.is_empty() {
+            return Ok(());
+        }
+        let place = buffer.slice(..values.len());
+        self.stream.memcpy_dtoh(&place, values).map_err(failed)?;
+        self.stream.synchronize().map_err(failed)
+    }
+
+    /// Grows a buffer, whose content is lost then, to at least `len` values.
+    pub(crate) fn reserve<T: DeviceRepr>(
+        &self,
+        buffer: &mut CudaSlice<T>,
+        len: usize,
+    ) -> Result<()> {
+        if buffer.len() < len {
+            *buffer = self.room(len.next_power_of_two())?;
+        }
+        Ok(())
+    }
+
+    /// Where a buffer begins.
+    pub(crate) fn address<T>(&self, buffer: &CudaSlice<T>) -> Address {
+        let (address, _guard) = buffer.device_ptr(&self.stream);
+        address
+    }
+
+    fn kernel(&self, name: &str) -> Result<&CudaFunction> {
+        let found = self.kernels.get(name);
+        found.ok_or_else(|| failed(format!("there is no kernel {name}")))
+    }
+
+    fn launch<'a>(&'a self, function: &'a CudaFunction) -> LaunchArgs<'a> {
+        self.stream.launch_builder(function)
+    }
+}
+
+/// Blocks in two directions, of so many threads.
+fn grid(blocks: (usize, usize), threads: u32) -> Result<LaunchConfig> {
+    let (x, y) = blocks;
+    let fits = i32::try_from(x).is_ok() && y <= MOST_BLOCKS_Y;
+    if !fits {
+        return Err(failed(format!(
+            "{x} x {y} blocks are too many for one launch"
+        )));
+    }
+    Ok(LaunchConfig {
+        grid_dim: (x as u32, y as u32, 1),
+        block_dim: (threads, 1, 1),
+        shared_mem_bytes: 0,
+    })
+}
+
+/// Compiled once for each process.
+fn ptx() -> Result<&'static str> {
+    static PTX: OnceLock<std::result::Result<String, String>> = OnceLock::new();
+    let compiled = PTX.get_or_init(|| {
+        let options = CompileOptions {
+            arch: Some(ARCHITECTURE),
+            fmad: Some(false),
+            ..CompileOptions::default()
+        };
+        let compiled = nvrtc::compile_ptx_with_opts(SOURCE, options);
+        compiled
+            .map(|ptx| ptx.to_src())
+            .map_err(|error| compile_error(&error))
+    });
+    compiled
+        .as_deref()
+        .map_err(|reason| failed(format!("NVRTC: {reason}")))
+}
+
+fn compile_error(error: &CompileError) -> String {
+    match error {
+        CompileError::CompileError { log, .. } => log.to_string_lossy().into_owned(),
+        other => format!("{other:?}"),
+    }
+}
+
+fn open_error(ordinal: usize, error: &DriverError) -> Error {
+    unusable(format!("GPU {ordinal} cannot be used: {}", words(error)))
+}
+
+/// What the driver calls an error, and what it says of it.
+fn words(error: &DriverError) -> String {
+    let name = error.error_name().ok();
+    let says = error.error_string().ok();
+    let texts = [name, says].into_iter().flatten();
+    let texts: Vec<_> = texts.map(|text| text.to_string_lossy()).collect();
+    match texts.is_empty() {
+        true => format!("{error:?}"),
+        false => texts.join(", "),
+    }
+}
+
+fn unusable(reason: String) -> Error {
+    Error::InvalidParameter {
+        field: "--device",
+        reason,
+    }
+}
+
+/// A failure of the device.
+fn failed(error: impl Into<Failure>) -> Error {
+    Error::Service {
+        what: "the GPU",
+        reason: error.into().0,
+    }
+}
+
+struct Failure(String);
+
+impl From<String> for Failure {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
+impl From<DriverError> for Failure {
+    fn from(error: DriverError) -> Self {
+        Self(words(&error))
+    }
+}

@@ -1,0 +1,88 @@
+//! Heads on the device.
+
+use super::{GpuLinear, upload_norm};
+use crate::{
+    Result,
+    kernels::{
+        Activation, Gpu,
+        cuda::{Floats, GpuNorm},
+    },
+    model::head::Head,
+};
+use std::sync::Arc;
+
+/// Norm, then (for an adapter) a small residual map, then the unembedding.
+pub(super) struct GpuHead {
+    norm: GpuNorm,
+    /// Down and up.
+    adapter: Option<(GpuLinear, GpuLinear)>,
+    unembedding: Arc<GpuLinear>,
+}
+
+/// Buffers of [`GpuHead::apply`], kept between calls.
+pub(super) struct HeadBuffers {
+    normed: Floats,
+    inner: Floats,
+    mapped: Floats,
+}
+
+impl HeadBuffers {
+    pub(super) fn new(gpu: &Gpu) -> Result<Self> {
+        Ok(Self {
+            normed: gpu.room(0)?,
+            inner: gpu.room(0)?,
+            mapped: gpu.room(0)?,
+        })
+    }
+}
+
+impl GpuHead {
+    /// Uploads a head, without its unembedding where it is that of `shared`.
+    pub(super) fn upload(gpu: &Gpu, head: &Head, shared: Option<&Self>) -> Result<Self> {
+        let linear = |linear| GpuLinear::upload(gpu, linear);
+        let adapter = head.adapter.as_ref();
+        Ok(Self {
+            norm: upload_norm(gpu, &head.norm)?,
+            adapter: adapter
+                .map(|adapter| Ok((linear(&adapter.down)?, linear(&adapter.up)?)))
+                .transpose()?,
+            unembedding: match shared {
+                Some(shared) => Arc::clone(&shared.unembedding),
+                None => Arc::new(linear(&head.unembedding)?),
+            },
+        })
+    }
+
+    pub(super) fn features(&self) -> usize {
+        self.norm.weight.len()
+    }
+
+    pub(super) fn vocabulary(&self) -> usize {
+        self.unembedding.weight.n()
+    }
+
+    /// `hidden`: `[rows, hidden]`; `out` becomes `[rows, vocabulary]`.
+    pub(super) fn apply(
+        &self,
+        gpu: &Gpu,
+        hidden: &Floats,
+        buffers: &mut HeadBuffers,
+        out: &mut Floats,
+        rows: usize,
+    ) -> Result<()> {
+        let HeadBuffers {
+            normed,
+            inner,
+            mapped,
+        } = buffers;
+        gpu.reserve(normed, rows * self.features())?;
+        gpu.norm(&self.norm, hidden, normed, rows)?;
+        if let Some((down, up)) = &self.adapter {
+            down.apply(gpu, normed, inner, rows)?;
+            gpu.activate(Activation::Silu, inner, None, rows * down.weight.n())?;
+            up.apply(gpu, inner, mapped, rows)?;
+            gpu.add(normed, mapped, rows * self.features())?;
+        }
+        self.unembedding.apply(gpu, normed, out, rows)
+    }
+}

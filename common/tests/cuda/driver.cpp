@@ -1,0 +1,151 @@
+// Stands in for NVIDIA's driver where there is no GPU: the calls of `libcuda` that this crate makes, with
+// the kernels' own source in place of what the driver would make of PTX. The device's memory is the host's.
+
+#include "host.hpp"
+
+#include "../../src/math/math.cuh"
+#include "../../src/entropy/logits.cuh"
+#include "../../src/entropy/entropy.cu"
+#include "../../src/sampling/pick.cu"
+#include "../../src/kernels/lanes.cuh"
+#include "../../src/kernels/matmul.cu"
+#include "../../src/kernels/norm.cu"
+#include "../../src/kernels/elementary.cuh"
+#include "../../src/kernels/activation.cu"
+#include "../../src/kernels/rope.cu"
+#include "../../src/kernels/attention.cu"
+
+#include <map>
+#include <mutex>
+#include <string>
+#include <utility>
+
+namespace {
+
+// A kernel that takes its arguments as the driver gets them: by their addresses.
+using Launched = std::function<void(void**)>;
+
+template <typename... Arguments, size_t... I>
+void call(void (*kernel)(Arguments...), void** arguments, std::index_sequence<I...>) {
+  kernel(*static_cast<Arguments*>(arguments[I])...);
+}
+
+template <typename... Arguments> Launched taking(void (*kernel)(Arguments...)) {
+  return [kernel](void** arguments) { call(kernel, arguments, std::index_sequence_for<Arguments...>()); };
+}
+
+struct Kernel { Launched run; unsigned threads; };
+
+#define K(NAME, THREADS) {#NAME, {taking(NAME), THREADS}}
+#define PARTS(NAME) K(NAME##_f32, PART_THREADS), K(NAME##_f16, PART_THREADS), K(NAME##_bf16, PART_THREADS)
+#define TILES(TYPE)                                                                                     \
+  K(product_##TYPE##_1, PRODUCT_THREADS), K(product_##TYPE##_2, PRODUCT_THREADS),                       \
+      K(product_##TYPE##_4, PRODUCT_THREADS), K(product_##TYPE##_8, PRODUCT_THREADS)
+
+// With the threads that each must be launched with; 0 where any number will do.
+std::map<std::string, Kernel> kernels = {
+    PARTS(summarize_parts), K(summarize_rows, 0), PARTS(pick_parts), K(pick_rows, 0),
+    TILES(f32), TILES(f16), TILES(bf16),
+    K(norm_rows, 0), K(activate, 0), K(add, 0), K(rotate_and_append, 0), K(attend, ATTENTION_THREADS),
+};
+
+enum { SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NOT_FOUND = 500 };
+// Attributes of a device.
+enum { CAPABILITY_MAJOR = 75, CAPABILITY_MINOR = 76 };
+
+const size_t MEMORY = 4ull << 30;
+
+// One launch at a time, whichever thread it comes from.
+std::mutex launching;
+std::mutex allocating;
+std::map<void*, size_t> allocated;
+size_t in_use = 0;
+
+int context, module_, stream;
+
+}  // namespace
+
+extern "C" {
+
+int cuInit(unsigned) { return SUCCESS; }
+int cuDeviceGetCount(int* count) { *count = 1; return SUCCESS; }
+int cuDeviceGet(int* device, int ordinal) { *device = 0; return ordinal == 0 ? SUCCESS : 101; }
+int cuDeviceGetName(char* name, int length, int) { snprintf(name, length, "stand-in"); return SUCCESS; }
+int cuDeviceGetAttribute(int* value, int attribute, int) {
+  *value = attribute == CAPABILITY_MAJOR ? 8 : 0;
+  return SUCCESS;
+}
+int cuDevicePrimaryCtxRetain(void** result, int) { *result = &context; return SUCCESS; }
+int cuDevicePrimaryCtxRelease_v2(int) { return SUCCESS; }
+int cuCtxGetCurrent(void** current) { *current = &context; return SUCCESS; }
+int cuCtxSetCurrent(void*) { return SUCCESS; }
+int cuCtxSynchronize() { return SUCCESS; }
+int cuStreamCreate(void** result, unsigned) { *result = &stream; return SUCCESS; }
+int cuStreamDestroy_v2(void*) { return SUCCESS; }
+int cuStreamSynchronize(void*) { return SUCCESS; }
+int cuModuleLoadData(void** result, const void*) { *result = &module_; return SUCCESS; }
+int cuModuleUnload(void*) { return SUCCESS; }
+int cuGetErrorName(int error, const char** name) {
+  *name = error == OUT_OF_MEMORY ? "CUDA_ERROR_OUT_OF_MEMORY" : "CUDA_ERROR";
+  return SUCCESS;
+}
+int cuGetErrorString(int, const char** text) { *text = "told by the stand-in"; return SUCCESS; }
+
+int cuModuleGetFunction(void** function, void*, const char* name) {
+  const auto found = kernels.find(name);
+  if (found == kernels.end()) return NOT_FOUND;
+  *function = &found->second;
+  return SUCCESS;
+}
+
+int cuMemGetInfo_v2(size_t* free, size_t* total) {
+  std::lock_guard<std::mutex> guard(allocating);
+  *free = MEMORY - in_use;
+  *total = MEMORY;
+  return SUCCESS;
+}
+
+int cuMemAlloc_v2(u64* address, size_t bytes) {
+  std::lock_guard<std::mutex> guard(allocating);
+  if (bytes > MEMORY - in_use) return OUT_OF_MEMORY;
+  // Not zeros: nothing may rely on what it has not written. As aligned as the driver's.
+  void* memory = aligned_alloc(256, (bytes + 255) / 256 * 256);
+  memset(memory, 0xa5, bytes);
+  allocated[memory] = bytes;
+  in_use += bytes;
+  *address = (u64)memory;
+  return SUCCESS;
+}
+
+int cuMemFree_v2(u64 address) {
+  std::lock_guard<std::mutex> guard(allocating);
+  const auto found = allocated.find((void*)address);
+  if (found == allocated.end()) return INVALID_VALUE;
+  in_use -= found->second;
+  allocated.erase(found);
+  free((void*)address);
+  return SUCCESS;
+}
+
+int cuMemcpyHtoDAsync_v2(u64 to, const void* from, size_t bytes, void*) {
+  memcpy((void*)to, from, bytes);
+  return SUCCESS;
+}
+
+int cuMemcpyDtoHAsync_v2(void* to, u64 from, size_t bytes, void*) {
+  memcpy(to, (const void*)from, bytes);
+  return SUCCESS;
+}
+
+int cuLaunchKernel(void* function, unsigned x, unsigned y, unsigned z, unsigned threads, unsigned threads_y,
+                   unsigned threads_z, unsigned, void*, void** arguments, void**) {
+  Kernel& kernel = *static_cast<Kernel*>(function);
+  const bool empty = x == 0 || y == 0, flat = z == 1 && threads_y == 1 && threads_z == 1;
+  const bool whole = threads % host::WARP_LANES == 0 && (kernel.threads == 0 || kernel.threads == threads);
+  if (empty || !flat || !whole || y > 65535) return INVALID_VALUE;
+  std::lock_guard<std::mutex> guard(launching);
+  host::launch({x, y}, threads, [&] { kernel.run(arguments); });
+  return SUCCESS;
+}
+
+}  // extern "C"
