@@ -11,9 +11,9 @@ import subprocess
 import sys
 import tempfile
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent / "common" / "src"
-# One text, in this order, as `common` puts it together.
-SOURCES = ["math/math.cuh", "entropy/logits.cuh", "entropy/entropy.cu", "sampling/pick.cu"]
+COMMON = pathlib.Path(__file__).resolve().parent.parent / "common" / "src"
+LIST = COMMON / "kernels" / "cuda" / "source.rs"
+LAUNCHES = COMMON / "kernels" / "cuda" / "mod.rs"
 # PTX for the oldest architecture runs on every later one, too.
 PTX = "compute_80"
 ARCHITECTURES = ["sm_80", "sm_86", "sm_89", "sm_90", "sm_100"]
@@ -78,13 +78,28 @@ def assemble(ptxas, ptx, architecture):
     return {name: int(registers) for name, _, _, registers in kernels}
 
 
+def kernels_source():
+    """One text, in the order in which `common` puts it together."""
+    names = re.findall(r'include_str!\("(.*?)"\)', LIST.read_text())
+    return "\n".join((LIST.parent / name).read_text() for name in names)
+
+
+def launched():
+    """The names of the kernels that `common` launches."""
+    table = re.search(r"const KERNELS: .*? = \[(.*?)\];", LAUNCHES.read_text(), re.DOTALL)
+    return set(re.findall(r'"(\w+)"', table.group(1)))
+
+
 def main():
     root = toolkit()
-    source = "\n".join((ROOT / name).read_text() for name in SOURCES)
-    ptx, log = Nvrtc(root / "lib").compile(source)
+    if f'"{PTX}"' not in LAUNCHES.read_text():
+        sys.exit(f"{LAUNCHES.name} compiles for another architecture than {PTX}")
+    ptx, log = Nvrtc(root / "lib").compile(kernels_source())
     if log.strip("\0 \n"):
         sys.exit(f"the compiler warns:\n{log}")
     table = {architecture: assemble(root / "bin" / "ptxas", ptx, architecture) for architecture in ARCHITECTURES}
+    if (found := set(table[ARCHITECTURES[0]])) != launched():
+        sys.exit(f"assembled and launched kernels differ: {sorted(found ^ launched())}")
     print("registers of a thread", *ARCHITECTURES, sep="\t")
     for name in table[ARCHITECTURES[0]]:
         print(name, *(table[architecture][name] for architecture in ARCHITECTURES), sep="\t")

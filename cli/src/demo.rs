@@ -10,7 +10,7 @@ use crate::{
 };
 use anyhow::{Context, Result};
 use clap::Args;
-use dssd_common::{policy::PolicySpec, tokenizer::TextStream};
+use dssd_common::{policy::PolicySpec, serve::DeviceName, tokenizer::TextStream};
 use dssd_proto::v1::{GenerateRequest, Tokens};
 use serde::Serialize;
 use std::{
@@ -47,6 +47,9 @@ pub(crate) struct DemoArgs {
     /// Hugging Face folder to run instead of the demo model
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
+    /// Where both services run it: cpu, cuda or cuda:N
+    #[arg(long, default_value_t = DeviceName::Cpu)]
+    device: DeviceName,
     /// Print one JSON object instead of text
     #[arg(long)]
     json: bool,
@@ -64,7 +67,7 @@ struct Report {
 
 /// Runs the command; false if speculation changed the text.
 pub(crate) async fn run(args: DemoArgs) -> Result<bool> {
-    let model = Model::open(args.model.clone())?;
+    let model = Model::open(args.model.clone())?.on(args.device);
     let drafter = pair::drafter(&model, pair::listener().await?)?;
     let verifier = pair::verifier(&model, vec![drafter.uri()?], pair::listener().await?)?;
     let mut demo = Demo {

@@ -61,10 +61,29 @@ async fn main() -> ExitCode {
             Ok(usage) => usage.exit(),
             Err(error) => {
                 eprintln!("error: {}", in_words(&error));
-                ExitCode::FAILURE
+                ExitCode::from(if is_usage(&error) { 2 } else { 1 })
             }
         },
     }
+}
+
+/// Whether a setting cannot work, as opposed to a failure.
+fn is_usage(error: &anyhow::Error) -> bool {
+    let device = |error: &dssd_common::Error| {
+        matches!(
+            error,
+            dssd_common::Error::InvalidParameter {
+                field: "--device",
+                ..
+            }
+        )
+    };
+    let of_service = |cause: &(dyn std::error::Error + 'static)| {
+        cause
+            .downcast_ref::<dssd_common::Error>()
+            .is_some_and(device)
+    };
+    error.chain().any(of_service)
 }
 
 /// An error with its causes, but for those that the words before say already.

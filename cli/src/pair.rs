@@ -3,6 +3,7 @@
 use anyhow::{Context, Result, bail};
 use dssd_common::{
     checkpoint::{Checkpoint, demo},
+    serve::DeviceName,
     tokenizer::Tokenizer,
 };
 use dssd_proto::v1::drafting_server::{Drafting, DraftingServer};
@@ -24,6 +25,8 @@ pub(crate) struct Model {
     pub(crate) folder: PathBuf,
     pub(crate) checkpoint: Arc<Checkpoint>,
     pub(crate) tokenizer: Option<Arc<Tokenizer>>,
+    /// Where both services run it.
+    pub(crate) device: DeviceName,
 }
 
 impl Model {
@@ -37,7 +40,13 @@ impl Model {
             checkpoint: Arc::new(checkpoint(&folder)?),
             tokenizer: Tokenizer::open(&folder)?.map(Arc::new),
             folder,
+            device: DeviceName::Cpu,
         })
+    }
+
+    /// The same on another device.
+    pub(crate) fn on(self, device: DeviceName) -> Self {
+        Self { device, ..self }
     }
 }
 
@@ -108,6 +117,7 @@ pub(crate) fn drafter_with(
     change: impl FnOnce(&mut draft_svc::Config),
 ) -> Result<Service> {
     let mut config = draft_svc::Config::for_model(model.folder.clone());
+    config.serve.device = model.device;
     change(&mut config);
     let (checkpoint, tokenizer) = (Arc::clone(&model.checkpoint), model.tokenizer.clone());
     Service::spawn(listener, async move |listener, shutdown| {
@@ -127,6 +137,7 @@ pub(crate) fn verifier_with(
     change: impl FnOnce(&mut verify_svc::Config),
 ) -> Result<Service> {
     let mut config = verify_svc::Config::for_model(model.folder.clone());
+    config.serve.device = model.device;
     // Nobody has to hear first that it ends.
     config.serve.drain_delay = Duration::ZERO;
     change(&mut config);

@@ -18,6 +18,7 @@ use anyhow::Result;
 use clap::{ArgGroup, Args};
 use cluster::Cluster;
 use comparison::{Expected, What};
+use dssd_common::serve::DeviceName;
 use dssd_proto::v1::{GenerateRequest, ScoreRequest, TokenIds, TokenizeRequest, score_request};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -59,6 +60,9 @@ pub(crate) struct CheckArgs {
     /// Hugging Face folder for --local; the demo model if unset
     #[arg(long, value_name = "DIR", conflicts_with = "endpoint")]
     model: Option<PathBuf>,
+    /// Where the services of --local run the model: cpu, cuda or cuda:N
+    #[arg(long, default_value_t = DeviceName::Cpu, conflicts_with = "endpoint")]
+    device: DeviceName,
     /// Check a running verify-svc with the drafters that it has; the settings with drafters of
     /// other kinds are left out, as those cannot be attached to a foreign server
     #[arg(long, value_name = "URL", value_parser = endpoint)]
@@ -97,7 +101,10 @@ pub(crate) async fn run(args: CheckArgs) -> Result<bool> {
             let dialer = args.connect.dialer(endpoint)?;
             Cluster::remote(Client::with(&dialer, endpoint)).await?
         }
-        None => Cluster::local(&Model::open(args.model.clone())?, args.faults).await?,
+        None => {
+            let model = Model::open(args.model.clone())?.on(args.device);
+            Cluster::local(&model, args.faults).await?
+        }
     };
     let possible = |setting: &Setting| match setting.source {
         Source::Oracle => cluster.oracle.is_some(),

@@ -8,7 +8,7 @@ use crate::{
     pair::{self, Model, Service},
 };
 use anyhow::{Context as _, Result, ensure};
-use dssd_common::serve::{Dialer, Wire};
+use dssd_common::serve::{DeviceName, Dialer, Wire};
 use dssd_proto::v1::{
     GetModelInfoRequest, GetServerInfoRequest, TokenizeRequest, generation_client::GenerationClient,
 };
@@ -35,6 +35,9 @@ pub(super) struct TargetArgs {
     /// Hugging Face folder for the services in this process [default: the demo model].
     #[arg(long, value_name = "DIR", conflicts_with = "endpoints")]
     model: Option<PathBuf>,
+    /// Where the services in this process run it: cpu, cuda or cuda:N.
+    #[arg(long, default_value_t = DeviceName::Cpu, conflicts_with = "endpoints")]
+    device: DeviceName,
     /// Threads of each of the services in this process [default: one for each processor].
     #[arg(long, value_name = "N", conflicts_with = "endpoints")]
     threads: Option<std::num::NonZero<usize>>,
@@ -100,7 +103,7 @@ impl TargetArgs {
 
     /// The verifier, then its drafter.
     async fn start(&self) -> Result<Vec<Service>> {
-        let model = Model::open(self.model.clone())?;
+        let model = Model::open(self.model.clone())?.on(self.device);
         let drafter = pair::drafter_with(&model, pair::listener().await?, |config| {
             config.serve.threads = self.threads.map(Into::into);
             // A drafter that is full would leave some of the streams without drafts.
