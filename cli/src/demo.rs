@@ -67,7 +67,7 @@ struct Report {
 
 /// Runs the command; false if speculation changed the text.
 pub(crate) async fn run(args: DemoArgs) -> Result<bool> {
-    let model = Model::open(args.model.clone())?.on(args.device);
+    let model = Model::open(args.model.clone())?.on(args.device)?;
     let drafter = pair::drafter(&model, pair::listener().await?)?;
     let verifier = pair::verifier(&model, vec![drafter.uri()?], pair::listener().await?)?;
     let mut demo = Demo {

@@ -6,6 +6,7 @@ mod check;
 mod connect;
 mod demo;
 mod generate;
+mod gpu_check;
 mod heads;
 mod oracle;
 mod pair;
@@ -33,6 +34,7 @@ enum Command {
     Demo(demo::DemoArgs),
     Generate(generate::GenerateArgs),
     Check(check::CheckArgs),
+    GpuCheck(gpu_check::Args),
     /// Train, calibrate and look at exit heads
     #[command(subcommand)]
     Heads(heads::Heads),
@@ -51,6 +53,7 @@ async fn main() -> ExitCode {
         Command::Demo(args) => demo::run(args).await,
         Command::Generate(args) => generate::run(args).await,
         Command::Check(args) => check::run(args).await,
+        Command::GpuCheck(args) => gpu_check::run(args).await,
         Command::Heads(command) => heads::run(command).await,
         Command::Bench(bench) => bench::run(bench).await,
     };

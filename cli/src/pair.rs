@@ -45,8 +45,13 @@ impl Model {
     }
 
     /// The same on another device.
-    pub(crate) fn on(self, device: DeviceName) -> Self {
-        Self { device, ..self }
+    ///
+    /// # Errors
+    /// If that cannot be used.
+    pub(crate) fn on(self, device: DeviceName) -> Result<Self> {
+        // Said once, rather than by each of the services.
+        device.open()?;
+        Ok(Self { device, ..self })
     }
 }
 

@@ -66,11 +66,17 @@ impl Passes {
             compute: subject.dtype.compute(),
             max_context: config.max_positions,
         };
-        let decoder = Decoder::load(&subject.checkpoint, Arc::clone(&subject.kernels), options)?;
+        let kernels = Arc::clone(&subject.kernels);
+        let decoder = Decoder::load_on(
+            &subject.device.open()?,
+            &subject.checkpoint,
+            kernels,
+            options,
+        )?;
         let layout = decoder.kv_layout();
         let bytes = (batch + 1) * layout.blocks_for(context) * layout.block_bytes();
         let mut passes = Self {
-            kv: KvCache::new(layout, bytes)?,
+            kv: decoder.kv_cache(bytes)?,
             decoder,
             sequences: Vec::new(),
             context,

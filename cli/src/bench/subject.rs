@@ -5,7 +5,7 @@ use crate::pair;
 use dssd_common::{
     checkpoint::{Checkpoint, embedding_name, random_checkpoint, shape, shape_names},
     kernels::{Kernels, WeightType},
-    serve::Dtype,
+    serve::{DeviceName, Dtype},
 };
 use std::{
     path::{Path, PathBuf},
@@ -27,6 +27,9 @@ pub(super) struct SubjectArgs {
     /// Type of the weights: auto (as stored; bf16 for a shape), f32, bf16 or f16.
     #[arg(long, default_value_t = Dtype::Auto)]
     dtype: Dtype,
+    /// Where it runs: cpu, cuda or cuda:N.
+    #[arg(long, default_value_t = DeviceName::Cpu)]
+    pub(super) device: DeviceName,
     #[command(flatten)]
     threads: Threads,
 }
@@ -49,6 +52,8 @@ pub(crate) struct Subject {
     /// The type asked for.
     pub(crate) dtype: Dtype,
     pub(crate) kernels: Arc<Kernels>,
+    /// Where it runs.
+    pub(crate) device: DeviceName,
 }
 
 impl SubjectArgs {
@@ -67,12 +72,16 @@ impl SubjectArgs {
                 checkpoint,
                 dtype,
                 kernels,
+                device: self.device,
             });
         }
         let Some(folder) = self.model.clone().or(default) else {
             anyhow::bail!("name a model: --model DIR or --shape NAME");
         };
-        Subject::open(&folder, dtype, kernels)
+        Ok(Subject {
+            device: self.device,
+            ..Subject::open(&folder, dtype, kernels)?
+        })
     }
 }
 
@@ -85,7 +94,7 @@ fn folder_name(folder: &Path) -> String {
 }
 
 impl Subject {
-    /// The model in a folder.
+    /// The model in a folder, for the CPU.
     ///
     /// # Errors
     /// If it is no fit checkpoint.
@@ -95,6 +104,7 @@ impl Subject {
             checkpoint: Arc::new(pair::checkpoint(folder)?),
             dtype,
             kernels,
+            device: DeviceName::Cpu,
         })
     }
 

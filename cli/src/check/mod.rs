@@ -22,7 +22,8 @@ use dssd_common::serve::DeviceName;
 use dssd_proto::v1::{GenerateRequest, ScoreRequest, TokenIds, TokenizeRequest, score_request};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use indicatif::{ProgressBar, ProgressStyle};
-use report::{Divergence, LeftOut, Report, Row};
+pub(crate) use report::Report;
+use report::{Divergence, LeftOut, Row};
 use setting::{Sampling, Setting, Source};
 use std::path::PathBuf;
 use tonic::transport::Uri;
@@ -31,6 +32,8 @@ use tonic::transport::Uri;
 const CONCURRENCY: usize = 12;
 /// The same where drafters work ahead, which they do only while nobody waits for them.
 const CONCURRENCY_AHEAD: usize = 2;
+/// Tokens of each generation where nobody says.
+const MAX_NEW_TOKENS: u32 = 40;
 /// Prompts of a quick check.
 const QUICK_PROMPTS: usize = 8;
 /// Alternatives among which the margin of a divergence is looked up.
@@ -71,7 +74,7 @@ pub(crate) struct CheckArgs {
     #[arg(long, value_name = "FILE")]
     prompts: Option<PathBuf>,
     /// Most tokens of each generation
-    #[arg(long, value_name = "N", default_value_t = 40, value_parser = clap::value_parser!(u32).range(2..))]
+    #[arg(long, value_name = "N", default_value_t = MAX_NEW_TOKENS, value_parser = clap::value_parser!(u32).range(2..))]
     max_new_tokens: u32,
     /// Stop and restart drafters, and lose, delay, reorder, repeat and spoil what they say
     #[arg(long, conflicts_with = "endpoint")]
@@ -88,13 +91,10 @@ pub(crate) struct CheckArgs {
 
 /// Runs the command; false if the check failed.
 pub(crate) async fn run(args: CheckArgs) -> Result<bool> {
-    let mut prompts = match &args.prompts {
+    let prompts = match &args.prompts {
         Some(path) => prompts::read(path)?,
         None => prompts::built_in(),
     };
-    if args.quick {
-        prompts.truncate(QUICK_PROMPTS);
-    }
     let cluster = match &args.endpoint {
         Some(endpoint) => {
             let endpoint = std::slice::from_ref(endpoint);
@@ -102,38 +102,12 @@ pub(crate) async fn run(args: CheckArgs) -> Result<bool> {
             Cluster::remote(Client::with(&dialer, endpoint)).await?
         }
         None => {
-            let model = Model::open(args.model.clone())?.on(args.device);
+            let model = Model::open(args.model.clone())?.on(args.device)?;
             Cluster::local(&model, args.faults).await?
         }
     };
-    let possible = |setting: &Setting| match setting.source {
-        Source::Oracle => cluster.oracle.is_some(),
-        Source::Ahead => cluster.ahead.is_some(),
-        Source::Drafters => true,
-    };
-    let (settings, left_out): (Vec<Setting>, Vec<Setting>) =
-        (Setting::all(cluster.exits).into_iter()).partition(possible);
-    let left_out = left_out.iter().map(|setting| LeftOut {
-        name: setting.name(),
-        reason: OWN_DRAFTERS,
-    });
-    let mut check = Check {
-        max_new_tokens: args.max_new_tokens,
-        progress: progress(prompts.len() * (Sampling::ALL.len() + settings.len())),
-        report: Report {
-            prompts: prompts.len(),
-            left_out: left_out.collect(),
-            ..Report::default()
-        },
-        prompts,
-        cluster,
-    };
-    for sampling in Sampling::ALL {
-        check.sampling(sampling, &settings).await?;
-    }
-    check.progress.finish_and_clear();
-    check.cluster.stop().await?;
-    let mut report = check.report;
+    let check = Check::new(cluster, some(prompts, args.quick), args.max_new_tokens);
+    let mut report = check.run().await?;
     report.judge(args.quick, args.faults);
     if args.json {
         println!("{}", serde_json::to_string(&report)?);
@@ -143,15 +117,75 @@ pub(crate) async fn run(args: CheckArgs) -> Result<bool> {
     Ok(report.failures.is_empty())
 }
 
+/// Checks both services in this process with the built-in prompts, or with a few of them. `lenient`: few accepted
+/// or rejected tokens are no failure.
+///
+/// # Errors
+/// If a service fails.
+pub(crate) async fn local(model: &Model, few: bool, lenient: bool) -> Result<Report> {
+    let cluster = Cluster::local(model, false).await?;
+    let prompts = some(prompts::built_in(), few);
+    let mut report = Check::new(cluster, prompts, MAX_NEW_TOKENS).run().await?;
+    report.judge(lenient, false);
+    Ok(report)
+}
+
+/// All prompts, or a few.
+fn some(mut prompts: Vec<String>, few: bool) -> Vec<String> {
+    if few {
+        prompts.truncate(QUICK_PROMPTS);
+    }
+    prompts
+}
+
 struct Check {
     cluster: Cluster,
     prompts: Vec<String>,
     max_new_tokens: u32,
+    settings: Vec<Setting>,
     progress: ProgressBar,
     report: Report,
 }
 
 impl Check {
+    /// Every setting that the cluster has drafters for.
+    fn new(cluster: Cluster, prompts: Vec<String>, max_new_tokens: u32) -> Self {
+        let possible = |setting: &Setting| match setting.source {
+            Source::Oracle => cluster.oracle.is_some(),
+            Source::Ahead => cluster.ahead.is_some(),
+            Source::Drafters => true,
+        };
+        let (settings, left_out): (Vec<Setting>, Vec<Setting>) =
+            (Setting::all(cluster.exits).into_iter()).partition(possible);
+        let left_out = left_out.iter().map(|setting| LeftOut {
+            name: setting.name(),
+            reason: OWN_DRAFTERS,
+        });
+        Self {
+            max_new_tokens,
+            progress: progress(prompts.len() * (Sampling::ALL.len() + settings.len())),
+            report: Report {
+                prompts: prompts.len(),
+                left_out: left_out.collect(),
+                ..Report::default()
+            },
+            settings,
+            prompts,
+            cluster,
+        }
+    }
+
+    /// Runs all of them, and stops the cluster.
+    async fn run(mut self) -> Result<Report> {
+        let settings = std::mem::take(&mut self.settings);
+        for sampling in Sampling::ALL {
+            self.sampling(sampling, &settings).await?;
+        }
+        self.progress.finish_and_clear();
+        self.cluster.stop().await?;
+        Ok(self.report)
+    }
+
     /// One plain run of all prompts, and a run of every setting that samples alike.
     async fn sampling(&mut self, sampling: Sampling, settings: &[Setting]) -> Result<()> {
         let numbered = self.prompts.iter().enumerate();

@@ -19,10 +19,10 @@ const ENOUGH_STALE: u64 = 1000;
 
 /// The whole report; sums over all settings.
 #[derive(Default, Serialize)]
-pub(super) struct Report {
+pub(crate) struct Report {
     pub(super) prompts: usize,
-    pub(super) tokens_compared: u64,
-    pub(super) differing_tokens: u64,
+    pub(crate) tokens_compared: u64,
+    pub(crate) differing_tokens: u64,
     pub(super) first_divergence: Option<Divergence>,
     pub(super) settings: Vec<Row>,
     /// Settings that could not be checked here; they count neither way.
@@ -30,7 +30,7 @@ pub(super) struct Report {
     /// What the check may not have shown.
     pub(super) notes: Vec<String>,
     /// Why the check failed; empty if it did not.
-    pub(super) failures: Vec<String>,
+    pub(crate) failures: Vec<String>,
 }
 
 /// A setting that was not checked.

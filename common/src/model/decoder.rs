@@ -150,6 +150,17 @@ impl Decoder {
         KvLayout::new(&self.config, self.band_ends.clone())
     }
 
+    /// A cache of at most `budget_bytes` for this decoder, where it runs.
+    ///
+    /// # Errors
+    /// If the budget does not hold a single block in every layer.
+    pub fn kv_cache(&self, budget_bytes: usize) -> Result<KvCache> {
+        match self.device {
+            Device::Cpu => KvCache::new(self.kv_layout(), budget_bytes),
+            Device::Cuda(_) => KvCache::elsewhere(self.kv_layout(), budget_bytes),
+        }
+    }
+
     /// Width of a row of logits.
     pub fn vocabulary(&self) -> usize {
         self.head.vocabulary()

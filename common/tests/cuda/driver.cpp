@@ -14,7 +14,9 @@
 #include "../../src/kernels/activation.cu"
 #include "../../src/kernels/rope.cu"
 #include "../../src/kernels/attention.cu"
+#include "../../src/kernels/bandwidth.cu"
 
+#include <chrono>
 #include <map>
 #include <mutex>
 #include <string>
@@ -46,7 +48,7 @@ struct Kernel { Launched run; unsigned threads; };
 std::map<std::string, Kernel> kernels = {
     PARTS(summarize_parts), K(summarize_rows, 0), PARTS(pick_parts), K(pick_rows, 0),
     TILES(f32), TILES(f16), TILES(bf16),
-    K(norm_rows, 0), K(activate, 0), K(add, 0), K(rotate_and_append, 0), K(attend, ATTENTION_THREADS),
+    K(read_only, 0), K(norm_rows, 0), K(activate, 0), K(add, 0), K(rotate_and_append, 0), K(attend, ATTENTION_THREADS),
 };
 
 enum { SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NOT_FOUND = 500 };
@@ -62,6 +64,9 @@ std::map<void*, size_t> allocated;
 size_t in_use = 0;
 
 int context, module_, stream;
+
+// When it was recorded.
+struct Event { std::chrono::steady_clock::time_point at; };
 
 }  // namespace
 
@@ -134,6 +139,24 @@ int cuMemcpyHtoDAsync_v2(u64 to, const void* from, size_t bytes, void*) {
 
 int cuMemcpyDtoHAsync_v2(void* to, u64 from, size_t bytes, void*) {
   memcpy(to, (const void*)from, bytes);
+  return SUCCESS;
+}
+
+int cuMemcpyDtoDAsync_v2(u64 to, u64 from, size_t bytes, void*) {
+  memcpy((void*)to, (const void*)from, bytes);
+  return SUCCESS;
+}
+
+int cuEventCreate(void** event, unsigned) { *event = new Event(); return SUCCESS; }
+int cuEventDestroy_v2(void* event) { delete static_cast<Event*>(event); return SUCCESS; }
+int cuEventSynchronize(void*) { return SUCCESS; }
+int cuEventRecord(void* event, void*) {
+  static_cast<Event*>(event)->at = std::chrono::steady_clock::now();
+  return SUCCESS;
+}
+int cuEventElapsedTime_v2(float* milliseconds, void* begun, void* ended) {
+  const auto passed = static_cast<Event*>(ended)->at - static_cast<Event*>(begun)->at;
+  *milliseconds = std::chrono::duration<float, std::milli>(passed).count();
   return SUCCESS;
 }
 

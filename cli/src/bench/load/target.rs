@@ -103,7 +103,7 @@ impl TargetArgs {
 
     /// The verifier, then its drafter.
     async fn start(&self) -> Result<Vec<Service>> {
-        let model = Model::open(self.model.clone())?.on(self.device);
+        let model = Model::open(self.model.clone())?.on(self.device)?;
         let drafter = pair::drafter_with(&model, pair::listener().await?, |config| {
             config.serve.threads = self.threads.map(Into::into);
             // A drafter that is full would leave some of the streams without drafts.

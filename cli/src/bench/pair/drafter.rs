@@ -54,7 +54,13 @@ fn decoder(subject: &Subject, kernels: Arc<Kernels>, layers: usize) -> anyhow::R
         compute: subject.dtype.compute(),
         max_context: subject.checkpoint.config().max_positions.min(MAX_CONTEXT),
     };
-    Ok(Decoder::load(&subject.checkpoint, kernels, options)?)
+    let device = subject.device.open()?;
+    Ok(Decoder::load_on(
+        &device,
+        &subject.checkpoint,
+        kernels,
+        options,
+    )?)
 }
 
 /// The drafter, as a gRPC service.
@@ -100,7 +106,7 @@ impl WorkingDrafter {
             ..DrafterProfile::default()
         };
         let model = Model {
-            kv: KvCache::new(layout, bytes)?,
+            kv: decoder.kv_cache(bytes)?,
             decoder,
             hidden: Vec::new(),
             logits: Vec::new(),

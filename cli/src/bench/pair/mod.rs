@@ -254,6 +254,7 @@ async fn drafter(
 ) -> anyhow::Result<Service> {
     let mut config = draft_svc::Config::for_model(subject.folder());
     config.heads = settings.heads;
+    config.serve.device = subject.device;
     config.serve.threads = Some(subject.kernels.threads());
     config.serve.dtype = subject.dtype;
     config.work_ahead = settings.work_ahead.unwrap_or(config.work_ahead);
@@ -275,6 +276,7 @@ pub(crate) async fn verifier(
     change: impl FnOnce(&mut verify_svc::Config),
 ) -> anyhow::Result<Service> {
     let mut config = verify_svc::Config::for_model(subject.folder());
+    config.serve.device = subject.device;
     config.serve.threads = Some(subject.kernels.threads());
     config.serve.dtype = subject.dtype;
     // Nobody has to hear first that it ends.

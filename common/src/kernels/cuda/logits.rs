@@ -39,6 +39,12 @@ pub struct GpuLogits {
     rows: LogitRows,
 }
 
+impl GpuLogits {
+    pub(super) fn bytes(&self) -> &CudaSlice<u8> {
+        &self.bytes
+    }
+}
+
 /// Summaries of rows on the device.
 pub struct GpuSummaries {
     columns: Floats,

@@ -13,6 +13,7 @@ mod attention;
 mod host;
 mod logits;
 mod matrix;
+mod measure;
 mod norm;
 mod product;
 mod rope;
@@ -21,6 +22,7 @@ mod source;
 pub(crate) use attention::Attention;
 pub use logits::{Choice, GpuLogits, GpuSummaries, LogitRows};
 pub(crate) use matrix::GpuMatrix;
+pub use measure::{Effort, Timing};
 pub(crate) use norm::GpuNorm;
 pub(crate) use rope::{Places, Projected};
 pub(crate) use source::define;
@@ -51,7 +53,8 @@ pub(crate) type Floats = CudaSlice<f32>;
 pub(crate) type Address = sys::CUdeviceptr;
 
 /// Every kernel that is launched.
-const KERNELS: [&str; 25] = [
+const KERNELS: [&str; 26] = [
+    "read_only",
     "product_f32_1",
     "product_f32_2",
     "product_f32_4",

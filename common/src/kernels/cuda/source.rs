@@ -13,6 +13,7 @@ pub(super) const SOURCE: &str = concat!(
     include_str!("../activation.cu"),
     include_str!("../rope.cu"),
     include_str!("../attention.cu"),
+    include_str!("../bandwidth.cu"),
 );
 
 /// The number that the source defines as `name`, so that it is written once.

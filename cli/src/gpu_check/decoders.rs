@@ -1,0 +1,187 @@
+//! Passes of random models: the CPU's bits, in any batch, in chunks, late and after a roll-back.
+
+use super::{
+    Checked,
+    numbers::{bits, rng},
+};
+use anyhow::{Result, ensure};
+use dssd_common::{
+    checkpoint::{Checkpoint, ModelConfig, random_checkpoint, shape},
+    kernels::{Kernels, WeightType},
+    kv::{KvCache, SequenceId},
+    model::{Decoder, DecoderOptions, Device, Span},
+};
+use rand::Rng;
+use std::sync::Arc;
+
+const LAYERS: usize = 4;
+/// The layer after each band.
+const BANDS: [usize; 3] = [1, 2, LAYERS];
+const CONTEXT: usize = 96;
+const VOCABULARY: u32 = 90;
+const SEQUENCES: usize = 3;
+const KV_BYTES: usize = 16 << 20;
+
+/// Shapes of either family, with heads, features and inputs that no tile divides.
+fn configs() -> Result<Vec<(ModelConfig, WeightType)>> {
+    let neox = |heads, head_dim, parallel| {
+        let mut config = small("pythia-70m")?;
+        (config.heads, config.kv_heads, config.head_dim) = (heads, heads, head_dim);
+        config.hidden = heads * head_dim;
+        config.rotary.dims = (head_dim / 4).next_multiple_of(2);
+        config.parallel_residual = parallel;
+        anyhow::Ok(config)
+    };
+    let llama = |heads, kv_heads, head_dim, hidden| {
+        let mut config = small("llama-3.2-1b")?;
+        (config.heads, config.kv_heads, config.head_dim) = (heads, kv_heads, head_dim);
+        config.hidden = hidden;
+        config.rotary.dims = head_dim;
+        anyhow::Ok(config)
+    };
+    Ok(vec![
+        (neox(3, 40, true)?, WeightType::Bf16),
+        (neox(2, 10, false)?, WeightType::F32),
+        (neox(1, 128, true)?, WeightType::F16),
+        (llama(6, 2, 24, 50)?, WeightType::Bf16),
+        (llama(3, 3, 8, 37)?, WeightType::F32),
+        (llama(4, 1, 64, 72)?, WeightType::F16),
+    ])
+}
+
+fn small(name: &str) -> Result<ModelConfig> {
+    let mut config = shape(name)?;
+    config.layers = LAYERS;
+    config.vocabulary = VOCABULARY as usize;
+    config.intermediate = 70;
+    config.max_positions = CONTEXT;
+    Ok(config)
+}
+
+/// Random walks of both devices.
+///
+/// # Errors
+/// If a bit differs, or a device fails.
+pub(super) fn decoders(device: &Device) -> Result<Checked> {
+    let mut checked = Checked::new("passes");
+    for (seed, (config, dtype)) in (0..).zip(configs()?) {
+        let checkpoint = random_checkpoint(config, dtype, seed)?;
+        let mut pair = Pair::new(device, &checkpoint)?;
+        let mut rng = rng(seed);
+        for _ in 0..30 {
+            checked.add(pair.step(&mut rng)?);
+        }
+    }
+    Ok(checked)
+}
+
+/// The same sequences on both devices.
+struct Pair {
+    machines: [Machine; 2],
+    texts: Vec<Vec<u32>>,
+}
+
+struct Machine {
+    decoder: Decoder,
+    kv: KvCache,
+    sequences: Vec<SequenceId>,
+}
+
+impl Machine {
+    fn new(device: &Device, checkpoint: &Checkpoint) -> Result<Self> {
+        let options = DecoderOptions {
+            band_ends: BANDS.to_vec(),
+            compute: None,
+            max_context: CONTEXT,
+        };
+        let kernels = Arc::new(Kernels::new(1));
+        let decoder = Decoder::load_on(device, checkpoint, kernels, options)?;
+        let mut kv = decoder.kv_cache(KV_BYTES)?;
+        let sequences = (0..SEQUENCES).map(|_| kv.open(CONTEXT));
+        Ok(Self {
+            sequences: sequences.collect::<dssd_common::Result<_>>()?,
+            decoder,
+            kv,
+        })
+    }
+
+    /// Positions of a sequence in a band.
+    fn held(&self, index: usize, band: usize) -> usize {
+        self.kv.len(self.sequences[index], band)
+    }
+
+    /// States and logits of sequences, each taken to its end through a band.
+    fn advance(
+        &mut self,
+        band: usize,
+        ends: &[(usize, usize)],
+        texts: &[Vec<u32>],
+    ) -> Result<[Vec<u32>; 2]> {
+        let span = |&(index, end): &(usize, usize)| Span {
+            sequence: self.sequences[index],
+            end,
+            tokens: &texts[index][self.held(index, band)..end],
+        };
+        let spans: Vec<Span<'_>> = ends.iter().map(span).collect();
+        let states = self.decoder.advance(&mut self.kv, band, &spans)?.to_vec();
+        let mut logits = Vec::new();
+        self.decoder
+            .exit_logits(BANDS[band], &states, &mut logits)?;
+        Ok([bits(&states), bits(&logits)])
+    }
+}
+
+impl Pair {
+    fn new(device: &Device, checkpoint: &Checkpoint) -> Result<Self> {
+        let text = |seed: usize| {
+            (0..CONTEXT as u32)
+                .map(|i| (i * 7 + seed as u32 * 13 + i * i) % VOCABULARY)
+                .collect()
+        };
+        Ok(Self {
+            machines: [
+                Machine::new(&Device::Cpu, checkpoint)?,
+                Machine::new(device, checkpoint)?,
+            ],
+            texts: (0..SEQUENCES).map(text).collect(),
+        })
+    }
+
+    /// Takes some sequences further through one band, and some back. Returns the rows compared.
+    fn step(&mut self, rng: &mut impl Rng) -> Result<usize> {
+        let band = rng.random_range(0..BANDS.len());
+        let mut ends = Vec::new();
+        let mut rows = 0;
+        for index in 0..SEQUENCES {
+            let limit = if band == 0 {
+                CONTEXT
+            } else {
+                self.machines[0].held(index, band - 1)
+            };
+            let start = self.machines[0].held(index, band);
+            let end = (start + rng.random_range(0..=11)).min(limit);
+            if end > start {
+                ends.push((index, end));
+                rows += end - start;
+            }
+        }
+        if ends.is_empty() {
+            return Ok(0);
+        }
+        let [cpu, gpu] = &mut self.machines;
+        let expected = cpu.advance(band, &ends, &self.texts)?;
+        let found = gpu.advance(band, &ends, &self.texts)?;
+        ensure!(
+            found == expected,
+            "band {band} up to {ends:?}: other bits than the CPU's"
+        );
+        if rng.random_bool(0.3) {
+            let (index, _) = ends[0];
+            let len = rng.random_range(0..=self.machines[0].held(index, 0));
+            for machine in &mut self.machines {
+                machine.kv.truncate(machine.sequences[index], len);
+            }
+        }
+        Ok(rows)
+    }
+}

@@ -1,0 +1,125 @@
+//! What the check found.
+
+use super::Checked;
+use crate::{check, pair::Model};
+use anyhow::Result;
+use dssd_common::kernels::Timing;
+use serde::Serialize;
+use std::fmt;
+
+/// The keys of `--json`.
+#[derive(Serialize)]
+pub(super) struct Report {
+    pub(super) gpu: String,
+    /// Comparisons with the CPU that found no difference.
+    pub(super) checked: Vec<Checked>,
+    pub(super) pair: Vec<Equality>,
+    pub(super) timings: Vec<Timed>,
+    /// Why the check failed; empty if it did not.
+    pub(super) failures: Vec<String>,
+}
+
+/// Drafted against plain answers of the pair.
+#[derive(Serialize)]
+pub(super) struct Equality {
+    model: String,
+    tokens_compared: u64,
+    differing_tokens: u64,
+    failures: Vec<String>,
+}
+
+/// One kernel.
+#[derive(Serialize)]
+pub(super) struct Timed {
+    name: String,
+    microseconds: f64,
+    /// Bytes that it must read, in 10⁹ a second.
+    gigabytes_per_second: f64,
+}
+
+impl Equality {
+    pub(super) fn new(model: &Model, outcome: check::Report) -> Self {
+        let name = model.folder.file_name().unwrap_or(model.folder.as_os_str());
+        Self {
+            model: name.to_string_lossy().into_owned(),
+            tokens_compared: outcome.tokens_compared,
+            differing_tokens: outcome.differing_tokens,
+            failures: outcome.failures,
+        }
+    }
+}
+
+impl From<Timing> for Timed {
+    fn from(timing: Timing) -> Self {
+        Self {
+            microseconds: 1e6 * timing.seconds,
+            gigabytes_per_second: timing.bytes as f64 / timing.seconds.max(1e-12) / 1e9,
+            name: timing.name,
+        }
+    }
+}
+
+impl Report {
+    pub(super) fn new(gpu: &str) -> Self {
+        Self {
+            gpu: gpu.to_owned(),
+            checked: Vec::new(),
+            pair: Vec::new(),
+            timings: Vec::new(),
+            failures: Vec::new(),
+        }
+    }
+
+    /// Takes note of one comparison.
+    pub(super) fn take(&mut self, name: &str, outcome: Result<Checked>) {
+        match outcome {
+            Ok(checked) => self.checked.push(checked),
+            Err(error) => self.failures.push(format!("{name}: {error:#}")),
+        }
+    }
+
+    pub(super) fn passed(&self) -> bool {
+        self.failures.is_empty() && self.pair.iter().all(|pair| pair.failures.is_empty())
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}", self.gpu)?;
+        for Checked { name, compared } in &self.checked {
+            writeln!(
+                f,
+                "{name:12} {compared:9} compared with the CPU, none differs"
+            )?;
+        }
+        for pair in &self.pair {
+            let Equality {
+                model,
+                tokens_compared,
+                differing_tokens,
+                ..
+            } = pair;
+            writeln!(
+                f,
+                "{model:12} {tokens_compared:9} tokens of the pair, {differing_tokens} differ"
+            )?;
+        }
+        writeln!(
+            f,
+            "\nkernel                                          us      GB/s"
+        )?;
+        for timed in &self.timings {
+            let Timed {
+                name,
+                microseconds,
+                gigabytes_per_second,
+            } = timed;
+            writeln!(f, "{name:42} {microseconds:8.2} {gigabytes_per_second:9.1}")?;
+        }
+        let all = self.pair.iter().flat_map(|pair| &pair.failures);
+        for failure in self.failures.iter().chain(all) {
+            writeln!(f, "FAILED       {failure}")?;
+        }
+        Ok(())
+    }
+}

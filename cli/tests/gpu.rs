@@ -1,0 +1,105 @@
+//! `--device cuda`, on a stand-in for the driver that runs the kernels' own source on the CPU. Needs Linux and a
+//! C++ compiler: `DSSD_CXX`, or else `c++`. Where there is none, the tests say so and pass, unless
+//! `DSSD_CUDA_SOURCE_REQUIRED` is set, as it is in CI.
+
+#![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
+
+use serde_json::Value;
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+    sync::OnceLock,
+};
+
+/// The folder of the stand-ins, built once for all tests.
+fn stand_in() -> Option<&'static Path> {
+    static FOLDER: OnceLock<Option<PathBuf>> = OnceLock::new();
+    FOLDER.get_or_init(build).as_deref()
+}
+
+fn build() -> Option<PathBuf> {
+    let compiler = env::var("DSSD_CXX").unwrap_or_else(|_| "c++".to_owned());
+    // It may be a command with arguments.
+    let mut words = compiler.split_whitespace();
+    let mut command = Command::new(words.next().unwrap_or("c++"));
+    let there = command.args(words).arg("--version").output().is_ok();
+    if !cfg!(target_os = "linux") || !there {
+        let required = env::var_os("DSSD_CUDA_SOURCE_REQUIRED").is_some();
+        assert!(!required, "no C++ compiler: set DSSD_CXX to one");
+        eprintln!("not tested: GPUs, for want of Linux with a C++ compiler (DSSD_CXX)");
+        return None;
+    }
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../common/tests/cuda/stand-in");
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("gpu-stand-in");
+    let output = Command::new(script).arg(&folder).output().unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    Some(folder)
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn dssd(folder: &Path, arguments: &str) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_dssd"))
+        .args(arguments.split_whitespace())
+        .env("LD_LIBRARY_PATH", folder)
+        .output()
+        .unwrap()
+}
+
+fn report(folder: &Path, arguments: &str) -> Value {
+    let output = dssd(folder, arguments);
+    assert!(
+        output.status.success(),
+        "{}{}",
+        text(&output.stdout),
+        text(&output.stderr)
+    );
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[test]
+fn every_kernel_computes_what_the_cpu_does() {
+    let Some(folder) = stand_in() else { return };
+    let report = report(folder, "gpu-check --quick --no-pair --json");
+    let compared = |name: &str| {
+        let all = report["checked"].as_array().unwrap();
+        let found = all.iter().find(|checked| checked["name"] == name);
+        found.unwrap()["compared"].as_u64().unwrap()
+    };
+    assert!(compared("picks") >= 100_000);
+    assert!(compared("products") >= 10_000 && compared("activations") >= 100_000);
+    assert!(compared("norms") >= 1000 && compared("summaries") >= 1000);
+    assert!(compared("passes") >= 1000);
+    assert_eq!(report["failures"].as_array().unwrap().len(), 0);
+    assert!(report["timings"].as_array().unwrap().len() >= 20);
+}
+
+#[test]
+fn the_pair_tells_the_same_story_on_a_gpu() {
+    let Some(folder) = stand_in() else { return };
+    let ask = "demo --max-new-tokens 8 --seed 5 --json";
+    let here = report(folder, ask);
+    let there = report(folder, &format!("{ask} --device cuda"));
+    assert_eq!(there["text"], here["text"]);
+    assert_eq!(there["identical_to_plain"], true);
+    assert!(there["num_draft_tokens"].as_u64().unwrap() > 0);
+}
+
+#[test]
+fn a_gpu_that_is_not_there_is_told_with_exit_status_2() {
+    let nowhere = Path::new("/nonexistent");
+    for command in [
+        "gpu-check",
+        "demo",
+        "check --local",
+        "bench decode --shape pythia-70m",
+    ] {
+        let output = dssd(nowhere, &format!("{command} --device cuda:99"));
+        let told = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{command}: {told}");
+        assert!(told.contains("--device"), "{command}: {told}");
+    }
+}

@@ -1,0 +1,179 @@
+//! How long kernels take on the device, beside what only reading the same bytes takes.
+
+use super::{Choice, Floats, Gpu, GpuLogits, GpuMatrix, LogitRows, failed, grid};
+use crate::{
+    Result,
+    bytes::SharedBytes,
+    kernels::{Matrix, WeightType},
+};
+use cudarc::driver::{CudaSlice, PushKernelArg as _, sys::CUevent_flags};
+
+/// Inputs and outputs of the products that are measured, those of Pythia 2.8b.
+const PRODUCTS: [(usize, usize); 4] = [(2560, 7680), (2560, 2560), (2560, 10_240), (10_240, 2560)];
+/// Rows of the products.
+const ROWS: [usize; 4] = [1, 4, 8, 32];
+/// Vocabulary of the rows of logits.
+const VOCABULARY: usize = 50_304;
+/// Loads read each of several buffers in turn, which together are larger than any cache.
+const BUFFERS: usize = 4;
+const THREADS: u32 = 256;
+const BLOCKS: usize = 132 * 16;
+
+/// What one launch took.
+#[derive(Clone, Debug)]
+pub struct Timing {
+    /// What was launched.
+    pub name: String,
+    /// Bytes that it must read.
+    pub bytes: usize,
+    /// Mean over the launches.
+    pub seconds: f64,
+}
+
+/// How much is measured.
+#[derive(Clone, Copy, Debug)]
+pub struct Effort {
+    /// Launches of each kernel.
+    pub launches: usize,
+    /// Rows of the many rows of logits; the matrices are this part of 1,024 of their size.
+    pub rows: usize,
+}
+
+impl Effort {
+    /// What a figure needs.
+    pub const FULL: Self = Self {
+        launches: 200,
+        rows: 1024,
+    };
+    /// Enough to see that it runs.
+    pub const TOKEN: Self = Self {
+        launches: 2,
+        rows: 1,
+    };
+}
+
+impl Gpu {
+    /// Times reading, copying, the entropy operation, the pick and products. Launches are back to back on the
+    /// stream: what a launch itself costs is in the time where the kernel is shorter.
+    ///
+    /// # Errors
+    /// If the device fails or has too little memory.
+    pub fn measure(&self, effort: Effort) -> Result<Vec<Timing>> {
+        let mut timings = self.measure_logits(effort)?;
+        for (k, n) in PRODUCTS {
+            timings.extend(self.measure_products(effort, k, (n * effort.rows).div_ceil(1024))?);
+        }
+        Ok(timings)
+    }
+
+    fn measure_logits(&self, effort: Effort) -> Result<Vec<Timing>> {
+        let places = LogitRows {
+            count: effort.rows,
+            vocabulary: VOCABULARY,
+            offset: 0,
+            stride: VOCABULARY,
+        };
+        let dtype = WeightType::Bf16;
+        let bytes = effort.rows * VOCABULARY * dtype.bytes_per_weight();
+        let values = arbitrary(bytes);
+        let all: Vec<GpuLogits> = (0..BUFFERS)
+            .map(|_| self.logits(&values, dtype, places))
+            .collect::<Result<_>>()?;
+        let one: Vec<GpuLogits> = (0..BUFFERS)
+            .map(|_| self.logits(&values, dtype, LogitRows { count: 1, ..places }))
+            .collect::<Result<_>>()?;
+        let mut copy = self.room::<u8>(bytes)?;
+        let mut sink = self.room(1)?;
+        let summary = self.summarize(&one[0])?;
+        let choice = Choice {
+            seed: 1,
+            index: 1,
+            temperature: 1.0,
+        };
+        let row = VOCABULARY * dtype.bytes_per_weight();
+        let rows = effort.rows;
+        Ok(vec![
+            self.timing("read only".to_owned(), bytes, effort, |i| {
+                self.read_only(all[i % BUFFERS].bytes(), &mut sink)
+            })?,
+            self.timing(
+                "copy (bytes read; as many are written)".to_owned(),
+                bytes,
+                effort,
+                |i| {
+                    let from = all[i % BUFFERS].bytes();
+                    self.stream.memcpy_dtod(from, &mut copy).map_err(failed)
+                },
+            )?,
+            self.timing(format!("entropy, {rows} rows"), bytes, effort, |i| {
+                self.summarize(&all[i % BUFFERS]).map(drop)
+            })?,
+            self.timing("entropy, 1 row".to_owned(), row, effort, |i| {
+                self.summarize(&one[i % BUFFERS]).map(drop)
+            })?,
+            self.timing(
+                "pick, 1 row, its upload and download too".to_owned(),
+                row,
+                effort,
+                |i| self.pick(&one[i % BUFFERS], &summary, &[choice]).map(drop),
+            )?,
+        ])
+    }
+
+    fn measure_products(&self, effort: Effort, k: usize, n: usize) -> Result<Vec<Timing>> {
+        let dtype = WeightType::Bf16;
+        let bytes = n * k * dtype.bytes_per_weight();
+        let matrix = Matrix::new(SharedBytes::from_vec(arbitrary(bytes)), dtype, n, k)?;
+        let weights: Vec<GpuMatrix> = (0..BUFFERS)
+            .map(|_| GpuMatrix::upload(self, &matrix))
+            .collect::<Result<_>>()?;
+        let most = ROWS[ROWS.len() - 1];
+        let x: Floats = self.upload(&vec![0.5; most * k])?;
+        let mut out: Floats = self.room(most * n)?;
+        let timing = |rows: usize| {
+            let name = format!("product {k} to {n}, rows {rows}");
+            self.timing(name, bytes, effort, |i| {
+                self.product(&x, &weights[i % BUFFERS], None, &mut out, rows)
+            })
+        };
+        ROWS.into_iter().map(timing).collect()
+    }
+
+    /// The mean device time of `launch`, which gets the number of each launch.
+    fn timing(
+        &self,
+        name: String,
+        bytes: usize,
+        effort: Effort,
+        mut launch: impl FnMut(usize) -> Result<()>,
+    ) -> Result<Timing> {
+        // The first ones find cold caches and a clock that has not risen.
+        (0..effort.launches.div_ceil(10)).try_for_each(&mut launch)?;
+        let flags = Some(CUevent_flags::CU_EVENT_DEFAULT);
+        let begun = self.stream.record_event(flags).map_err(failed)?;
+        (0..effort.launches).try_for_each(&mut launch)?;
+        let ended = self.stream.record_event(flags).map_err(failed)?;
+        let milliseconds = begun.elapsed_ms(&ended).map_err(failed)?;
+        Ok(Timing {
+            name,
+            bytes,
+            seconds: f64::from(milliseconds) / 1e3 / effort.launches as f64,
+        })
+    }
+
+    fn read_only(&self, bytes: &CudaSlice<u8>, sink: &mut CudaSlice<u32>) -> Result<()> {
+        let function = self.kernel("read_only")?;
+        let (address, count) = (self.address(bytes), (bytes.len() / 16) as u64);
+        let sink = self.address(sink);
+        let mut launch = self.launch(function);
+        launch.arg(&address).arg(&count).arg(&sink);
+        // SAFETY: the arguments are those of `read_only`, in order; it reads `count` times 16 bytes.
+        unsafe { launch.launch(grid((BLOCKS, 1), THREADS)?) }.map_err(failed)?;
+        Ok(())
+    }
+}
+
+/// Bytes that are finite numbers in any type.
+fn arbitrary(count: usize) -> Vec<u8> {
+    (0..count).map(|i| (i * 37 % 61) as u8).collect()
+}
