@@ -27,7 +27,7 @@ enum Projections {
     /// One matrix with rows laid out `[heads, 3, head_dim]`.
     Fused(GpuLinear),
     /// Queries, keys and values.
-    Separate([GpuLinear; 3]),
+    Separate(Box<[GpuLinear; 3]>),
 }
 
 /// Buffers of [`GpuLayer::apply`], kept between calls.
@@ -70,7 +70,8 @@ impl GpuLayer {
             projections: match &attention.projections {
                 attention::Projections::Fused(qkv) => Projections::Fused(linear(qkv)?),
                 attention::Projections::Separate { query, key, value } => {
-                    Projections::Separate([linear(query)?, linear(key)?, linear(value)?])
+                    let all = [linear(query)?, linear(key)?, linear(value)?];
+                    Projections::Separate(Box::new(all))
                 }
             },
             output: linear(&attention.output)?,
