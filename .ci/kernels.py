@@ -13,6 +13,7 @@ import tempfile
 
 COMMON = pathlib.Path(__file__).resolve().parent.parent / "common" / "src"
 LIST = COMMON / "kernels" / "cuda" / "source.rs"
+STAND_IN = COMMON.parent / "tests" / "cuda" / "driver.cpp"
 LAUNCHES = COMMON / "kernels" / "cuda" / "mod.rs"
 # PTX for the oldest architecture runs on every later one, too.
 PTX = "compute_80"
@@ -79,8 +80,11 @@ def assemble(ptxas, ptx, architecture):
 
 
 def kernels_source():
-    """One text, in the order in which `common` puts it together."""
+    """One text, in the order in which `common` puts it together, as the stand-in of the driver must."""
     names = re.findall(r'include_str!\("(.*?)"\)', LIST.read_text())
+    included = re.findall(r'#include "(.*?src/.*?)"', STAND_IN.read_text())
+    if [(LIST.parent / name).resolve() for name in names] != [(STAND_IN.parent / name).resolve() for name in included]:
+        sys.exit(f"{STAND_IN.name} and {LIST.name} put other files together, or in another order")
     return "\n".join((LIST.parent / name).read_text() for name in names)
 
 
@@ -97,6 +101,10 @@ def main():
     ptx, log = Nvrtc(root / "lib").compile(kernels_source())
     if log.strip("\0 \n"):
         sys.exit(f"the compiler warns:\n{log}")
+    # Without a rounding of its own, ptxas might fuse an operation with the next one; and no division or root
+    # may be a quick one.
+    if loose := re.findall(r"\b(?:add|sub|mul)\.(?:f32|f64)\b|\b(?:div|rcp|sqrt|rsqrt)\.(?:approx|full)\S*", ptx):
+        sys.exit(f"{len(loose)} operations are rounded otherwise than on the CPU: {sorted(set(loose))}")
     table = {architecture: assemble(root / "bin" / "ptxas", ptx, architecture) for architecture in ARCHITECTURES}
     if (found := set(table[ARCHITECTURES[0]])) != launched():
         sys.exit(f"assembled and launched kernels differ: {sorted(found ^ launched())}")

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, bail};
 use dssd_common::{
     checkpoint::{Checkpoint, demo},
-    serve::DeviceName,
+    serve::{DeviceName, KvMemory, ServeArgs},
     tokenizer::Tokenizer,
 };
 use dssd_proto::v1::drafting_server::{Drafting, DraftingServer};
@@ -110,6 +110,15 @@ pub(crate) async fn listener() -> Result<TcpListener> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?)
 }
 
+/// Several services of this process are on one device: on a GPU, whose memory all of it they take at the start,
+/// each leaves room for the others.
+pub(crate) fn share(serve: &mut ServeArgs, device: DeviceName) {
+    serve.device = device;
+    if device != DeviceName::Cpu {
+        serve.kv_memory = Some(KvMemory::Share(0.1));
+    }
+}
+
 /// A draft-svc of `model`. As it shares the machine with its verifier, it does not work ahead.
 pub(crate) fn drafter(model: &Model, listener: TcpListener) -> Result<Service> {
     drafter_with(model, listener, |_| ())
@@ -122,7 +131,7 @@ pub(crate) fn drafter_with(
     change: impl FnOnce(&mut draft_svc::Config),
 ) -> Result<Service> {
     let mut config = draft_svc::Config::for_model(model.folder.clone());
-    config.serve.device = model.device;
+    share(&mut config.serve, model.device);
     change(&mut config);
     let (checkpoint, tokenizer) = (Arc::clone(&model.checkpoint), model.tokenizer.clone());
     Service::spawn(listener, async move |listener, shutdown| {
@@ -142,7 +151,7 @@ pub(crate) fn verifier_with(
     change: impl FnOnce(&mut verify_svc::Config),
 ) -> Result<Service> {
     let mut config = verify_svc::Config::for_model(model.folder.clone());
-    config.serve.device = model.device;
+    share(&mut config.serve, model.device);
     // Nobody has to hear first that it ends.
     config.serve.drain_delay = Duration::ZERO;
     change(&mut config);

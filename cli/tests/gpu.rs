@@ -6,35 +6,22 @@
 
 use serde_json::Value;
 use std::{
-    env,
     path::{Path, PathBuf},
     process::{Command, Output},
     sync::OnceLock,
 };
 
+#[path = "../../common/tests/cuda/build.rs"]
+mod build;
+
 /// The folder of the stand-ins, built once for all tests.
 fn stand_in() -> Option<&'static Path> {
     static FOLDER: OnceLock<Option<PathBuf>> = OnceLock::new();
-    FOLDER.get_or_init(build).as_deref()
-}
-
-fn build() -> Option<PathBuf> {
-    let compiler = env::var("DSSD_CXX").unwrap_or_else(|_| "c++".to_owned());
-    // It may be a command with arguments.
-    let mut words = compiler.split_whitespace();
-    let mut command = Command::new(words.next().unwrap_or("c++"));
-    let there = command.args(words).arg("--version").output().is_ok();
-    if !cfg!(target_os = "linux") || !there {
-        let required = env::var_os("DSSD_CUDA_SOURCE_REQUIRED").is_some();
-        assert!(!required, "no C++ compiler: set DSSD_CXX to one");
-        eprintln!("not tested: GPUs, for want of Linux with a C++ compiler (DSSD_CXX)");
-        return None;
-    }
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../common/tests/cuda/stand-in");
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("gpu-stand-in");
-    let output = Command::new(script).arg(&folder).output().unwrap();
-    assert!(output.status.success(), "{}", text(&output.stderr));
-    Some(folder)
+    let built = FOLDER.get_or_init(|| {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("gpu-stand-in");
+        build::build(&folder).then_some(folder)
+    });
+    built.as_deref()
 }
 
 fn text(bytes: &[u8]) -> String {

@@ -71,6 +71,9 @@ pub enum Error {
         /// Blocks in the budget.
         total: usize,
     },
+    /// The device that computes has failed. It is of no use until the process starts anew.
+    #[error("the GPU: {0}")]
+    Device(String),
     /// A service could not be started or kept running.
     #[error("{what}: {reason}")]
     Service {

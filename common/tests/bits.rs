@@ -110,8 +110,8 @@ impl Machine {
             compute: None,
             max_context: CONTEXT,
         };
-        let decoder = Decoder::load_on(device, checkpoint, Arc::new(kernels), options).unwrap();
-        let kv = KvCache::new(decoder.kv_layout(), 16 << 20).unwrap();
+        let mut decoder = Decoder::load_on(device, checkpoint, Arc::new(kernels), options).unwrap();
+        let kv = decoder.kv_cache(16 << 20).unwrap();
         Self { decoder, kv }
     }
 

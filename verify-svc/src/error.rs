@@ -77,6 +77,11 @@ impl Error {
         }
     }
 
+    /// Whether the device of the model has failed.
+    pub(crate) fn is_of_device(&self) -> bool {
+        matches!(self, Self::Common(dssd_common::Error::Device(_)))
+    }
+
     /// A fault of ours: logs the cause and keeps its id.
     pub fn internal(what: &str, cause: impl std::fmt::Display) -> Self {
         let id = uuid::Uuid::new_v4();

@@ -67,7 +67,7 @@ impl Passes {
             max_context: config.max_positions,
         };
         let kernels = Arc::clone(&subject.kernels);
-        let decoder = Decoder::load_on(
+        let mut decoder = Decoder::load_on(
             &subject.device.open()?,
             &subject.checkpoint,
             kernels,

@@ -130,6 +130,12 @@ impl Report {
         }))
     }
 
+    /// Tokens that were drafted in all settings.
+    pub(crate) fn drafted_tokens(&self) -> u64 {
+        let drafted = |row: &Row| row.accepted + row.rejected;
+        self.settings.iter().map(drafted).sum()
+    }
+
     /// Fills in `failures` and `notes`. With `quick`, few tokens are no failure.
     pub(super) fn judge(&mut self, quick: bool, faults: bool) {
         if self.differing_tokens > 0 {

@@ -18,6 +18,8 @@ const LAYERS: usize = 4;
 /// The layer after each band.
 const BANDS: [usize; 3] = [1, 2, LAYERS];
 const CONTEXT: usize = 96;
+/// Positions of a long prompt: with four heads, over 2^20 scores.
+const LONG: usize = 530;
 const VOCABULARY: u32 = 90;
 const SEQUENCES: usize = 3;
 const KV_BYTES: usize = 16 << 20;
@@ -72,7 +74,34 @@ pub(super) fn decoders(device: &Device) -> Result<Checked> {
             checked.add(pair.step(&mut rng)?);
         }
     }
+    checked.add(long_prompt(device)?);
     Ok(checked)
+}
+
+/// A prompt whose scores do not fit one launch.
+fn long_prompt(device: &Device) -> Result<usize> {
+    let mut config = small("llama-3.2-1b")?;
+    (config.heads, config.kv_heads, config.head_dim) = (4, 1, 8);
+    (config.hidden, config.rotary.dims) = (24, 8);
+    config.max_positions = LONG;
+    let checkpoint = random_checkpoint(config, WeightType::Bf16, 9)?;
+    let pair = [&Device::Cpu, device].map(|device| Machine::new(device, &checkpoint, LONG));
+    let texts = [text(0, LONG)];
+    let mut found = Vec::new();
+    for machine in pair {
+        found.push(machine?.advance(0, &[(0, LONG)], &texts)?);
+    }
+    ensure!(
+        found[0] == found[1],
+        "a prompt of {LONG} tokens: other bits than the CPU's"
+    );
+    Ok(LONG)
+}
+
+/// Tokens that look arbitrary.
+fn text(seed: usize, len: usize) -> Vec<u32> {
+    let token = |i: usize| (i * 7 + seed * 13 + i * i) as u32 % VOCABULARY;
+    (0..len).map(token).collect()
 }
 
 /// The same sequences on both devices.
@@ -88,16 +117,16 @@ struct Machine {
 }
 
 impl Machine {
-    fn new(device: &Device, checkpoint: &Checkpoint) -> Result<Self> {
+    fn new(device: &Device, checkpoint: &Checkpoint, context: usize) -> Result<Self> {
         let options = DecoderOptions {
             band_ends: BANDS.to_vec(),
             compute: None,
-            max_context: CONTEXT,
+            max_context: context,
         };
         let kernels = Arc::new(Kernels::new(1));
-        let decoder = Decoder::load_on(device, checkpoint, kernels, options)?;
+        let mut decoder = Decoder::load_on(device, checkpoint, kernels, options)?;
         let mut kv = decoder.kv_cache(KV_BYTES)?;
-        let sequences = (0..SEQUENCES).map(|_| kv.open(CONTEXT));
+        let sequences = (0..SEQUENCES).map(|_| kv.open(context));
         Ok(Self {
             sequences: sequences.collect::<dssd_common::Result<_>>()?,
             decoder,
@@ -133,17 +162,12 @@ impl Machine {
 
 impl Pair {
     fn new(device: &Device, checkpoint: &Checkpoint) -> Result<Self> {
-        let text = |seed: usize| {
-            (0..CONTEXT as u32)
-                .map(|i| (i * 7 + seed as u32 * 13 + i * i) % VOCABULARY)
-                .collect()
-        };
         Ok(Self {
             machines: [
-                Machine::new(&Device::Cpu, checkpoint)?,
-                Machine::new(device, checkpoint)?,
+                Machine::new(&Device::Cpu, checkpoint, CONTEXT)?,
+                Machine::new(device, checkpoint, CONTEXT)?,
             ],
-            texts: (0..SEQUENCES).map(text).collect(),
+            texts: (0..SEQUENCES).map(|seed| text(seed, CONTEXT)).collect(),
         })
     }
 

@@ -10,6 +10,8 @@ use rand::Rng;
 
 /// Inputs of the products: whole lanes, parts of them, and what four at once do not divide.
 const INPUTS: [usize; 13] = [1, 3, 4, 12, 15, 16, 17, 20, 31, 32, 64, 100, 256];
+/// Inputs and outputs of the size that models have, or a part of their outputs.
+const LARGE: [(usize, usize); 3] = [(2560, 300), (10_240, 40), (1001, 777)];
 /// Rows, around every height of a tile.
 const ROWS: [usize; 8] = [1, 2, 3, 4, 5, 8, 9, 17];
 const WIDTHS: [usize; 11] = [1, 2, 5, 15, 16, 17, 40, 64, 255, 300, 1024];
@@ -28,8 +30,12 @@ pub(super) fn products(gpu: &Gpu, cpu: &Kernels) -> Result<Checked> {
     let mut rng = rng(31);
     let mut checked = Checked::new("products");
     for dtype in [WeightType::F32, WeightType::F16, WeightType::Bf16] {
-        for (k, m) in INPUTS.iter().flat_map(|&k| ROWS.map(|m| (k, m))) {
-            let n = rng.random_range(1..80);
+        let small = INPUTS.iter().flat_map(|&k| ROWS.map(|m| (m, k, 0)));
+        let large = LARGE
+            .iter()
+            .flat_map(|&(k, n)| [1, 8, 33].map(|m| (m, k, n)));
+        for (m, k, n) in small.chain(large) {
+            let n = if n == 0 { rng.random_range(1..80) } else { n };
             let (x, w) = (numbers(&mut rng, m * k), matrix(&mut rng, dtype, n, k)?);
             let bias = rng.random_bool(0.5).then(|| numbers(&mut rng, n));
             let mut expected = vec![0.0; m * n];

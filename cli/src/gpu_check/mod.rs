@@ -81,8 +81,10 @@ pub(crate) async fn run(args: Args) -> Result<bool> {
     stages.begin("kernels against the CPU");
     check_kernels(&device, gpu, &mut report);
     stages.begin("the pair");
-    if !args.no_pair {
-        args.check_pair(&mut report).await?;
+    if !args.no_pair
+        && let Err(error) = args.check_pair(&mut report).await
+    {
+        report.fail("the pair", &error);
     }
     stages.begin("how long kernels take");
     let effort = if args.quick {
@@ -90,7 +92,11 @@ pub(crate) async fn run(args: Args) -> Result<bool> {
     } else {
         Effort::FULL
     };
-    report.timings = gpu.measure(effort)?.into_iter().map(Into::into).collect();
+    match gpu.measure(effort) {
+        Ok(timings) => report.timings = timings.into_iter().map(Into::into).collect(),
+        Err(error) => report.fail("timings", &error.into()),
+    }
+    drop(stages);
     match args.json {
         true => println!("{}", serde_json::to_string(&report)?),
         false => print!("{report}"),

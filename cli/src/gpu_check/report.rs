@@ -2,7 +2,7 @@
 
 use super::Checked;
 use crate::{check, pair::Model};
-use anyhow::Result;
+use anyhow::{Error, Result};
 use dssd_common::kernels::Timing;
 use serde::Serialize;
 use std::fmt;
@@ -25,6 +25,8 @@ pub(super) struct Equality {
     model: String,
     tokens_compared: u64,
     differing_tokens: u64,
+    /// Drafted tokens, right or wrong: without any, nothing was compared.
+    drafted_tokens: u64,
     failures: Vec<String>,
 }
 
@@ -40,11 +42,17 @@ pub(super) struct Timed {
 impl Equality {
     pub(super) fn new(model: &Model, outcome: check::Report) -> Self {
         let name = model.folder.file_name().unwrap_or(model.folder.as_os_str());
+        let drafted_tokens = outcome.drafted_tokens();
+        let mut failures = outcome.failures;
+        if drafted_tokens == 0 {
+            failures.push("no token was drafted".to_owned());
+        }
         Self {
             model: name.to_string_lossy().into_owned(),
             tokens_compared: outcome.tokens_compared,
             differing_tokens: outcome.differing_tokens,
-            failures: outcome.failures,
+            drafted_tokens,
+            failures,
         }
     }
 }
@@ -74,8 +82,13 @@ impl Report {
     pub(super) fn take(&mut self, name: &str, outcome: Result<Checked>) {
         match outcome {
             Ok(checked) => self.checked.push(checked),
-            Err(error) => self.failures.push(format!("{name}: {error:#}")),
+            Err(error) => self.fail(name, &error),
         }
+    }
+
+    /// Takes note of a failure: what is known otherwise is told all the same.
+    pub(super) fn fail(&mut self, name: &str, error: &Error) {
+        self.failures.push(format!("{name}: {error:#}"));
     }
 
     pub(super) fn passed(&self) -> bool {

@@ -111,6 +111,11 @@ impl KvCache {
         self.pool.touch();
     }
 
+    /// Floats of all blocks together.
+    pub fn floats(&self) -> usize {
+        self.pool.total() * self.layout.block_floats()
+    }
+
     /// The shape of the cache.
     pub fn layout(&self) -> &KvLayout {
         &self.layout

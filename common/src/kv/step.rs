@@ -101,7 +101,7 @@ impl<'a> Step<'a> {
 
     /// Floats of all blocks together.
     pub fn floats(&self) -> usize {
-        self.cache.pool.total() * self.cache.layout.block_floats()
+        self.cache.floats()
     }
 
     /// All blocks: `[blocks, block_floats]`.

@@ -41,6 +41,10 @@ impl CpuPass {
 }
 
 impl Pass for CpuPass {
+    fn allocate(&mut self, _floats: usize) -> Result<()> {
+        Ok(())
+    }
+
     fn run(
         &mut self,
         layers: Range<usize>,

@@ -150,15 +150,25 @@ impl Decoder {
         KvLayout::new(&self.config, self.band_ends.clone())
     }
 
-    /// A cache of at most `budget_bytes` for this decoder, where it runs.
+    /// A cache of at most `budget_bytes` for this decoder, where it runs. On a GPU there is one at a time.
     ///
     /// # Errors
-    /// If the budget does not hold a single block in every layer.
-    pub fn kv_cache(&self, budget_bytes: usize) -> Result<KvCache> {
-        match self.device {
-            Device::Cpu => KvCache::new(self.kv_layout(), budget_bytes),
-            Device::Cuda(_) => KvCache::elsewhere(self.kv_layout(), budget_bytes),
-        }
+    /// If the budget does not hold a single block in every layer, or the device has no room for it.
+    pub fn kv_cache(&mut self, budget_bytes: usize) -> Result<KvCache> {
+        let kv = match self.device {
+            Device::Cpu => KvCache::new(self.kv_layout(), budget_bytes)?,
+            Device::Cuda(_) => KvCache::elsewhere(self.kv_layout(), budget_bytes)?,
+        };
+        self.allocate(&kv)?;
+        Ok(kv)
+    }
+
+    /// Takes the memory of a cache on the device; on a GPU, of the only one that this decoder runs with.
+    ///
+    /// # Errors
+    /// If the device has no room for it.
+    pub(crate) fn allocate(&mut self, kv: &KvCache) -> Result<()> {
+        self.pass.allocate(kv.floats())
     }
 
     /// Width of a row of logits.

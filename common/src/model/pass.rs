@@ -35,6 +35,9 @@ impl fmt::Display for Device {
 
 /// Layers and heads on a device. Every device gives the same bits.
 pub(super) trait Pass: Send {
+    /// Takes the memory of a KV cache of so many floats, if this device keeps it: the steps are of that one.
+    fn allocate(&mut self, floats: usize) -> Result<()>;
+
     /// Takes the rows of `hidden`, `[rows, hidden]`, through `layers` in place, and appends their keys and
     /// values in `step`, which has room for them.
     fn run(

@@ -49,10 +49,10 @@ pub struct ServeArgs {
     /// Type of the weights in memory: auto (as stored), f32, bf16 or f16
     #[arg(long, env = "DSSD_DTYPE", default_value_t = Dtype::Auto)]
     pub dtype: Dtype,
-    /// KV cache: bytes (512MiB) or a share of the memory that is free where the model runs (0.25) [default: what max-sequences can use, up to 0.25, on a GPU 0.8]
+    /// KV cache: bytes (512MiB) or a share of the memory that is free where the model runs (0.25) [default: what max-sequences can use, up to 0.25, on a GPU 0.4]
     #[arg(long, env = "DSSD_KV_MEMORY", value_name = "BYTES|SHARE")]
     pub kv_memory: Option<KvMemory>,
-    /// Whether the KV cache takes all of its memory at the start, instead of with the first use of each part: on or off
+    /// Whether the KV cache takes all of its memory at the start, instead of with the first use of each part: on or off. On a GPU it always does
     #[arg(long, env = "DSSD_PREALLOCATE_KV", default_value_t = Switch::Off)]
     pub preallocate_kv: Switch,
     /// Generations at once

@@ -6,8 +6,8 @@ use std::str::FromStr;
 
 /// Part of the free memory that is taken where nothing is said.
 const DEFAULT_SHARE: f64 = 0.25;
-/// The same of a GPU, whose memory is for little else.
-const DEFAULT_GPU_SHARE: f64 = 0.8;
+/// The same of a GPU, so that a drafter and its verifier fit beside each other.
+const DEFAULT_GPU_SHARE: f64 = 0.4;
 /// What is taken where nothing is said and the system does not tell what is free.
 const DEFAULT_BYTES: u64 = 1 << 30;
 const UNITS: [(&str, u64); 9] = [
@@ -41,7 +41,7 @@ impl KvMemory {
         Self::budget_of(asked, useful, free_memory(), DEFAULT_SHARE)
     }
 
-    /// The same on a GPU with so many free bytes; by default four fifths of those at most.
+    /// The same on a GPU with so many free bytes; by default two fifths of those at most.
     ///
     /// # Errors
     /// If more bytes are asked for than are free.

@@ -11,7 +11,7 @@ use crate::{
 };
 use std::{
     path::Path,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     thread,
     time::{Duration, Instant},
 };
@@ -27,6 +27,9 @@ const TIMING: Duration = Duration::from_secs(3);
 
 /// Rows of the warm-up passes: a single one, and those of a short draft.
 const WARM_UP_ROWS: [usize; 3] = [1, 4, 8];
+
+/// Held while a model is loaded.
+static LOADING: Mutex<()> = Mutex::new(());
 
 /// What a GPU's context and the buffers of a pass may take: 1 GiB.
 const GPU_BUFFERS: u64 = 1 << 30;
@@ -105,6 +108,8 @@ impl ModelSettings {
             .saturating_mul(layout.block_bytes()) as u64;
         let useful = useful.saturating_mul(self.max_sequences as u64);
         let device = self.device.open()?;
+        // Services of one process that share a GPU must not all count on the same free memory.
+        let _one_at_a_time = LOADING.lock().unwrap_or_else(PoisonError::into_inner);
         let kv = self.cache(&device, checkpoint, layout, useful)?;
         let max_context = longest(&kv, wanted);
         if max_context < wanted {
@@ -119,7 +124,8 @@ impl ModelSettings {
             compute: self.dtype.compute(),
             max_context,
         };
-        let decoder = Decoder::load_on(&device, checkpoint, kernels, options)?;
+        let mut decoder = Decoder::load_on(&device, checkpoint, kernels, options)?;
+        decoder.allocate(&kv)?;
         Ok(LoadedModel {
             decoder,
             kv,

@@ -16,7 +16,6 @@
 #include "../../src/kernels/attention.cu"
 #include "../../src/kernels/bandwidth.cu"
 
-#include <chrono>
 #include <map>
 #include <mutex>
 #include <string>
@@ -53,7 +52,7 @@ std::map<std::string, Kernel> kernels = {
 
 enum { SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NOT_FOUND = 500 };
 // Attributes of a device.
-enum { CAPABILITY_MAJOR = 75, CAPABILITY_MINOR = 76 };
+enum { CAPABILITY_MAJOR = 75, CAPABILITY_MINOR = 76, MEMORY_POOLS_SUPPORTED = 115 };
 
 const size_t MEMORY = 4ull << 30;
 
@@ -65,9 +64,6 @@ size_t in_use = 0;
 
 int context, module_, stream;
 
-// When it was recorded.
-struct Event { std::chrono::steady_clock::time_point at; };
-
 }  // namespace
 
 extern "C" {
@@ -77,7 +73,7 @@ int cuDeviceGetCount(int* count) { *count = 1; return SUCCESS; }
 int cuDeviceGet(int* device, int ordinal) { *device = 0; return ordinal == 0 ? SUCCESS : 101; }
 int cuDeviceGetName(char* name, int length, int) { snprintf(name, length, "stand-in"); return SUCCESS; }
 int cuDeviceGetAttribute(int* value, int attribute, int) {
-  *value = attribute == CAPABILITY_MAJOR ? 8 : 0;
+  *value = attribute == CAPABILITY_MAJOR ? 8 : attribute == MEMORY_POOLS_SUPPORTED;
   return SUCCESS;
 }
 int cuDevicePrimaryCtxRetain(void** result, int) { *result = &context; return SUCCESS; }
@@ -110,7 +106,7 @@ int cuMemGetInfo_v2(size_t* free, size_t* total) {
   return SUCCESS;
 }
 
-int cuMemAlloc_v2(u64* address, size_t bytes) {
+int cuMemAllocAsync(u64* address, size_t bytes, void*) {
   std::lock_guard<std::mutex> guard(allocating);
   if (bytes > MEMORY - in_use) return OUT_OF_MEMORY;
   // Not zeros: nothing may rely on what it has not written. As aligned as the driver's.
@@ -122,11 +118,12 @@ int cuMemAlloc_v2(u64* address, size_t bytes) {
   return SUCCESS;
 }
 
-int cuMemFree_v2(u64 address) {
+int cuMemFreeAsync(u64 address, void*) {
   std::lock_guard<std::mutex> guard(allocating);
   const auto found = allocated.find((void*)address);
   if (found == allocated.end()) return INVALID_VALUE;
   in_use -= found->second;
+  memset((void*)address, 0x5a, found->second);
   allocated.erase(found);
   free((void*)address);
   return SUCCESS;
@@ -144,19 +141,6 @@ int cuMemcpyDtoHAsync_v2(void* to, u64 from, size_t bytes, void*) {
 
 int cuMemcpyDtoDAsync_v2(u64 to, u64 from, size_t bytes, void*) {
   memcpy((void*)to, (const void*)from, bytes);
-  return SUCCESS;
-}
-
-int cuEventCreate(void** event, unsigned) { *event = new Event(); return SUCCESS; }
-int cuEventDestroy_v2(void* event) { delete static_cast<Event*>(event); return SUCCESS; }
-int cuEventSynchronize(void*) { return SUCCESS; }
-int cuEventRecord(void* event, void*) {
-  static_cast<Event*>(event)->at = std::chrono::steady_clock::now();
-  return SUCCESS;
-}
-int cuEventElapsedTime_v2(float* milliseconds, void* begun, void* ended) {
-  const auto passed = static_cast<Event*>(ended)->at - static_cast<Event*>(begun)->at;
-  *milliseconds = std::chrono::duration<float, std::milli>(passed).count();
   return SUCCESS;
 }
 

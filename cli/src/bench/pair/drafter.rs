@@ -11,7 +11,7 @@ use dssd_common::{
     entropy::Summary,
     kernels::Kernels,
     kv::{KvCache, SequenceId},
-    model::{Decoder, DecoderOptions, Span},
+    model::{Decoder, DecoderOptions, Device, Span},
     policy::{PolicySettings, PolicySpec},
 };
 use dssd_proto::v1::{
@@ -42,21 +42,28 @@ const OUTBOX: usize = 16;
 /// If a tensor is unfit.
 pub(super) fn share_of_a_pass(subject: &Subject) -> anyhow::Result<f64> {
     let bytes = |layers| {
-        anyhow::Ok(decoder(subject, Arc::clone(&subject.kernels), layers)?.bytes_per_pass())
+        let kernels = Arc::clone(&subject.kernels);
+        // Nothing is computed: the weights may stay where they are.
+        let decoder = decoder(&Device::Cpu, subject, kernels, layers)?;
+        anyhow::Ok(decoder.bytes_per_pass())
     };
     let whole = bytes(subject.checkpoint.config().layers)?;
     Ok(bytes(first_exit(subject)?)? as f64 / whole as f64)
 }
 
-fn decoder(subject: &Subject, kernels: Arc<Kernels>, layers: usize) -> anyhow::Result<Decoder> {
+fn decoder(
+    device: &Device,
+    subject: &Subject,
+    kernels: Arc<Kernels>,
+    layers: usize,
+) -> anyhow::Result<Decoder> {
     let options = DecoderOptions {
         band_ends: vec![layers],
         compute: subject.dtype.compute(),
         max_context: subject.checkpoint.config().max_positions.min(MAX_CONTEXT),
     };
-    let device = subject.device.open()?;
     Ok(Decoder::load_on(
-        &device,
+        device,
         &subject.checkpoint,
         kernels,
         options,
@@ -94,7 +101,7 @@ impl WorkingDrafter {
         oracle: Oracle,
     ) -> anyhow::Result<Self> {
         let layer = first_exit(subject)?;
-        let decoder = decoder(subject, kernels, layer)?;
+        let mut decoder = decoder(&subject.device.open()?, subject, kernels, layer)?;
         let layout = decoder.kv_layout();
         let bytes = SEQUENCES * layout.blocks_for(MAX_CONTEXT) * layout.block_bytes();
         let profile = DrafterProfile {

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     client::Client,
     oracle::{Oracle, OracleSettings, Truth},
-    pair::{self, Service},
+    pair::{self, Service, share},
 };
 use costs::Costs;
 use drafter::WorkingDrafter;
@@ -254,7 +254,7 @@ async fn drafter(
 ) -> anyhow::Result<Service> {
     let mut config = draft_svc::Config::for_model(subject.folder());
     config.heads = settings.heads;
-    config.serve.device = subject.device;
+    share(&mut config.serve, subject.device);
     config.serve.threads = Some(subject.kernels.threads());
     config.serve.dtype = subject.dtype;
     config.work_ahead = settings.work_ahead.unwrap_or(config.work_ahead);
@@ -276,7 +276,7 @@ pub(crate) async fn verifier(
     change: impl FnOnce(&mut verify_svc::Config),
 ) -> anyhow::Result<Service> {
     let mut config = verify_svc::Config::for_model(subject.folder());
-    config.serve.device = subject.device;
+    share(&mut config.serve, subject.device);
     config.serve.threads = Some(subject.kernels.threads());
     config.serve.dtype = subject.dtype;
     // Nobody has to hear first that it ends.

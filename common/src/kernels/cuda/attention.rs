@@ -8,8 +8,8 @@ use crate::{
 use cudarc::driver::PushKernelArg as _;
 
 const THREADS: u32 = define("ATTENTION_THREADS");
-/// Floats of scores that one launch may need: 64 MiB.
-const MOST_SCORES: usize = 16 << 20;
+/// Floats of scores that one launch may need: 4 MiB, which stay in the second-level cache.
+const MOST_SCORES: usize = 1 << 20;
 
 /// Attention of a step's rows in one layer.
 pub(crate) struct Attention<'a> {

@@ -37,8 +37,8 @@ use cudarc::{
 };
 use source::SOURCE;
 use std::{
-    collections::HashMap,
-    sync::{Arc, OnceLock},
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
 /// Compute capability 8.0: every later card runs it, too.
@@ -84,52 +84,86 @@ const KERNELS: [&str; 26] = [
 
 /// One GPU, with the kernels on it and one stream.
 pub struct Gpu {
+    card: Card,
     stream: Arc<CudaStream>,
-    kernels: HashMap<&'static str, CudaFunction>,
+}
+
+/// What all that run on one GPU share, for as long as the process lives.
+#[derive(Clone)]
+struct Card {
+    context: Arc<CudaContext>,
+    kernels: Arc<HashMap<&'static str, CudaFunction>>,
     name: String,
 }
 
-impl Gpu {
-    /// The GPU of this number, 0 for the first one, with all kernels compiled.
-    ///
-    /// # Errors
-    /// If there is no driver, no such GPU, no NVRTC, or the GPU is too old.
-    pub fn open(ordinal: usize) -> Result<Self> {
+impl Card {
+    fn open(ordinal: usize) -> Result<Self> {
+        static CARDS: Mutex<BTreeMap<usize, Card>> = Mutex::new(BTreeMap::new());
+        let mut cards = CARDS.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(card) = cards.get(&ordinal) {
+            return Ok(card.clone());
+        }
+        let card = Self::new(ordinal)?;
+        cards.insert(ordinal, card.clone());
+        Ok(card)
+    }
+
+    fn new(ordinal: usize) -> Result<Self> {
         // SAFETY: both only try to load the libraries, whose initialisers are NVIDIA's own.
         let (driver, compiler) =
             unsafe { (sys::is_culib_present(), nvrtc::sys::is_culib_present()) };
         if !driver {
-            return Err(unusable(
-                "there is no NVIDIA driver (libcuda) here".to_owned(),
-            ));
+            return Err(unusable("there is no NVIDIA driver (libcuda) here"));
         }
         if !compiler {
-            let reason = "there is no NVRTC here: libnvrtc, of CUDA 12 or newer, must be where the system or LD_LIBRARY_PATH finds it";
-            return Err(unusable(reason.to_owned()));
+            return Err(unusable(
+                "there is no NVRTC here: libnvrtc, of CUDA 12 or newer, must be where the system or LD_LIBRARY_PATH finds it",
+            ));
         }
-        let context = CudaContext::new(ordinal).map_err(|error| open_error(ordinal, &error))?;
-        let capability = context.compute_capability().map_err(failed)?;
-        let name = context.name().map_err(failed)?;
+        let refused = |error: DriverError| {
+            unusable(format!("GPU {ordinal} cannot be used: {}", words(&error)))
+        };
+        let context = CudaContext::new(ordinal).map_err(refused)?;
+        let capability = context.compute_capability().map_err(refused)?;
+        let name = context.name().map_err(refused)?;
         if capability < OLDEST {
             let (major, minor) = capability;
             return Err(unusable(format!(
                 "{name} has compute capability {major}.{minor}, 8.0 is needed"
             )));
         }
-        // SAFETY: there is one stream, in whose order everything happens; events would guard others.
+        // SAFETY: everything of one stream happens in its order, and nothing is shared between two.
         unsafe { context.disable_event_tracking() };
-        let module = context.load_module(ptx()?.into()).map_err(failed)?;
+        let module = context.load_module(ptx()?.into()).map_err(|error| {
+            unusable(format!(
+                "the driver does not take what NVRTC makes, which may be newer: {}",
+                words(&error)
+            ))
+        })?;
         let load = |name: &'static str| Ok((name, module.load_function(name).map_err(failed)?));
+        let kernels: Result<_> = KERNELS.into_iter().map(load).collect();
         Ok(Self {
-            stream: context.new_stream().map_err(failed)?,
-            kernels: KERNELS.into_iter().map(load).collect::<Result<_>>()?,
+            context,
+            kernels: Arc::new(kernels?),
             name,
         })
+    }
+}
+
+impl Gpu {
+    /// The GPU of this number, 0 for the first one, with all kernels compiled, and a stream of its own.
+    ///
+    /// # Errors
+    /// If there is no driver, no such GPU, no NVRTC, or the GPU is too old.
+    pub fn open(ordinal: usize) -> Result<Self> {
+        let card = Card::open(ordinal)?;
+        let stream = card.context.new_stream().map_err(failed)?;
+        Ok(Self { card, stream })
     }
 
     /// What its maker calls it.
     pub fn name(&self) -> &str {
-        &self.name
+        &self.card.name
     }
 
     /// Bytes that are free on it.
@@ -137,7 +171,9 @@ impl Gpu {
     /// # Errors
     /// If the device fails.
     pub fn free_bytes(&self) -> Result<u64> {
-        let (free, _) = self.stream.context().mem_get_info().map_err(failed)?;
+        // What was freed on a stream is free once the stream has come so far.
+        self.card.context.synchronize().map_err(failed)?;
+        let (free, _) = self.card.context.mem_get_info().map_err(failed)?;
         Ok(free as u64)
     }
 
@@ -147,13 +183,16 @@ impl Gpu {
         unsafe { self.stream.alloc(len.max(1)) }.map_err(failed)
     }
 
+    /// A buffer with these values, which need not live on.
     pub(crate) fn upload<T: DeviceRepr>(&self, values: &[T]) -> Result<CudaSlice<T>> {
         let mut buffer = self.room(values.len())?;
         self.write(values, &mut buffer)?;
+        self.stream.synchronize().map_err(failed)?;
         Ok(buffer)
     }
 
-    /// Writes to the start of `buffer`, which is at least as long.
+    /// Writes to the start of `buffer`, which is at least as long. The values must live, unchanged, until
+    /// something is read: where the CPU's memory is the device's too, nobody copies them before.
     pub(crate) fn write<T: DeviceRepr>(
         &self,
         values: &[T],
@@ -199,7 +238,7 @@ impl Gpu {
     }
 
     fn kernel(&self, name: &str) -> Result<&CudaFunction> {
-        let found = self.kernels.get(name);
+        let found = self.card.kernels.get(name);
         found.ok_or_else(|| failed(format!("there is no kernel {name}")))
     }
 
@@ -250,10 +289,6 @@ fn compile_error(error: &CompileError) -> String {
     }
 }
 
-fn open_error(ordinal: usize, error: &DriverError) -> Error {
-    unusable(format!("GPU {ordinal} cannot be used: {}", words(error)))
-}
-
 /// What the driver calls an error, and what it says of it.
 fn words(error: &DriverError) -> String {
     let name = error.error_name().ok();
@@ -266,19 +301,16 @@ fn words(error: &DriverError) -> String {
     }
 }
 
-fn unusable(reason: String) -> Error {
+fn unusable(reason: impl Into<String>) -> Error {
     Error::InvalidParameter {
         field: "--device",
-        reason,
+        reason: reason.into(),
     }
 }
 
 /// A failure of the device.
 fn failed(error: impl Into<Failure>) -> Error {
-    Error::Service {
-        what: "the GPU",
-        reason: error.into().0,
-    }
+    Error::Device(error.into().0)
 }
 
 struct Failure(String);

@@ -8,7 +8,7 @@ mod places;
 
 use super::{attention::RowPlaces, head::Head, layer::Layer, pass::Pass, rotary::RotaryTable};
 use crate::{
-    Result,
+    Error, Result,
     kernels::{
         Gpu,
         cuda::{Floats, GpuMatrix, GpuNorm},
@@ -29,8 +29,8 @@ pub(super) struct CudaPass {
     source: Arc<Head>,
     exits: Vec<(usize, GpuHead)>,
     rotary: Rotary,
-    /// `[blocks, block_floats]`, as the KV cache of the first step has them.
-    cache: Option<Floats>,
+    /// `[blocks, block_floats]` of the one KV cache whose steps are run.
+    cache: Floats,
     hidden: Floats,
     logits: Floats,
     places: StepPlaces,
@@ -65,7 +65,7 @@ impl CudaPass {
                 sin: gpu.upload(&rotary.sin)?,
                 half: rotary.half,
             },
-            cache: None,
+            cache: gpu.room(0)?,
             hidden: gpu.room(0)?,
             logits: gpu.room(0)?,
             places: StepPlaces::new(gpu)?,
@@ -77,6 +77,13 @@ impl CudaPass {
 }
 
 impl Pass for CudaPass {
+    fn allocate(&mut self, floats: usize) -> Result<()> {
+        // Not beside the one before.
+        self.cache = self.gpu.room(0)?;
+        self.cache = self.gpu.room(floats)?;
+        Ok(())
+    }
+
     fn run(
         &mut self,
         layers: Range<usize>,
@@ -87,11 +94,14 @@ impl Pass for CudaPass {
         if hidden.is_empty() {
             return Ok(());
         }
-        let Self { gpu, .. } = self;
-        let cache = match &mut self.cache {
-            Some(cache) => cache,
-            none => none.insert(gpu.room(step.floats())?),
-        };
+        let Self { gpu, cache, .. } = self;
+        if step.floats() > cache.len() {
+            return Err(Error::Mismatch {
+                what: "KV cache",
+                expected: format!("the one of this decoder, of {} floats", cache.len()),
+                found: format!("one of {}", step.floats()),
+            });
+        }
         self.places.upload(gpu, rows, step, layers.clone())?;
         gpu.reserve(&mut self.hidden, hidden.len())?;
         gpu.write(hidden, &mut self.hidden)?;

@@ -13,6 +13,8 @@ use std::ops::Range;
 pub(super) struct StepPlaces {
     /// Positions of the rows, their sequences, then tables `[layers, sequences, most_blocks]`.
     words: CudaSlice<u32>,
+    /// The same on the host, until they are there.
+    staged: Vec<u32>,
     /// Entries of one layer.
     layer_entries: usize,
     most_blocks: usize,
@@ -31,6 +33,7 @@ impl StepPlaces {
     pub(super) fn new(gpu: &Gpu) -> Result<Self> {
         Ok(Self {
             words: gpu.room(0)?,
+            staged: Vec::new(),
             layer_entries: 0,
             most_blocks: 0,
             rows: 0,
@@ -53,7 +56,9 @@ impl StepPlaces {
         self.most_blocks = last / BLOCK_POSITIONS + 1;
         self.layer_entries = ids.len() * self.most_blocks;
         self.rows = rows.positions.len();
-        let mut words: Vec<u32> = rows.positions.iter().map(|&p| p as u32).collect();
+        let words = &mut self.staged;
+        words.clear();
+        words.extend(rows.positions.iter().map(|&p| p as u32));
         words.extend(rows.sequences.iter().map(place));
         for layer in layers {
             for &id in &ids {
@@ -63,7 +68,7 @@ impl StepPlaces {
             }
         }
         gpu.reserve(&mut self.words, words.len())?;
-        gpu.write(&words, &mut self.words)
+        gpu.write(words, &mut self.words)
     }
 
     /// Those of the layer with this place among the layers of the step.

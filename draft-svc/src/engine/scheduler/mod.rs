@@ -24,6 +24,8 @@ pub(super) struct Scheduler {
     /// When the last step began, if it was work ahead.
     ahead_since: Option<Instant>,
     step_seconds: f64,
+    /// The device has failed, and computes nothing any more.
+    broken: bool,
     hidden: Vec<f32>,
     logits: Vec<f32>,
     summaries: Vec<Summary>,
@@ -38,6 +40,7 @@ impl Scheduler {
             started: Instant::now(),
             ahead_since: None,
             step_seconds: 0.0,
+            broken: false,
             hidden: Vec::new(),
             logits: Vec::new(),
             summaries: Vec::new(),
@@ -60,6 +63,9 @@ impl Scheduler {
                 break;
             }
             busy = self.step();
+            if self.broken {
+                break;
+            }
             let usage = self.parts.kv.usage();
             let taken = usage.reserved_blocks as f64 / usage.total_blocks.max(1) as f64;
             self.parts.metrics.usage(self.sequences.len(), taken);

@@ -35,6 +35,7 @@ impl Scheduler {
         }
         if let Err(error) = self.pass(&batch) {
             tracing::error!(%error, "a pass failed");
+            self.broken = matches!(error, crate::Error::Common(dssd_common::Error::Device(_)));
             let mut keys: Vec<StreamKey> = batch
                 .iter()
                 .map(|(index, _)| self.sequences[*index].key)

@@ -1,7 +1,11 @@
 //! How many generations run, without the moments between two of them.
 
+use std::time::Duration;
+
 /// Steps for which a number that was higher still counts.
 const HELD_STEPS: usize = 32;
+/// Time without a generation after which none of them counts.
+const FORGOTTEN: Duration = Duration::from_secs(1);
 
 /// The most generations of the latest steps.
 ///
@@ -12,41 +16,86 @@ pub(super) struct Crowd {
     size: usize,
     /// Steps since there were as many.
     steps: usize,
+    /// The most since then.
+    since: usize,
+    /// When any ran last.
+    seen: Duration,
 }
 
 impl Crowd {
-    /// A step with so many generations.
-    pub(super) fn observe(&mut self, generations: usize) {
+    /// A step with so many generations at the time `now`.
+    pub(super) fn observe(&mut self, generations: usize, now: Duration) {
+        if generations > 0 {
+            self.forget(now);
+            self.seen = now;
+        }
+        self.since = self.since.max(generations);
         self.steps += 1;
-        if generations >= self.size || self.steps >= HELD_STEPS {
-            *self = Self {
-                size: generations,
-                steps: 0,
-            };
+        if generations >= self.size {
+            (self.size, self.since, self.steps) = (generations, 0, 0);
+        } else if self.steps >= HELD_STEPS {
+            (self.size, self.since, self.steps) = (self.since, 0, 0);
         }
     }
 
-    /// How many to reckon with, if so many run now.
-    pub(super) fn size(&self, generations: usize) -> usize {
-        self.size.max(generations)
+    /// Whoever comes after a long silence is alone.
+    fn forget(&mut self, now: Duration) {
+        if now.saturating_sub(self.seen) > FORGOTTEN {
+            *self = Self::default();
+        }
+    }
+
+    /// How many to reckon with, if so many run at the time `now`.
+    pub(super) fn size(&self, generations: usize, now: Duration) -> usize {
+        let silent = now.saturating_sub(self.seen) > FORGOTTEN;
+        let held = if silent { 0 } else { self.size };
+        held.max(generations)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Crowd, HELD_STEPS};
+    use super::{Crowd, FORGOTTEN, HELD_STEPS};
+    use std::time::Duration;
+
+    const NOW: Duration = Duration::from_secs(5);
+
+    fn steps(crowd: &mut Crowd, count: usize, generations: usize) {
+        (0..count).for_each(|_| crowd.observe(generations, NOW));
+    }
 
     #[test]
     fn a_moment_alone_does_not_count() {
         let mut crowd = Crowd::default();
-        assert_eq!(crowd.size(1), 1, "the first is alone");
+        assert_eq!(crowd.size(1, NOW), 1, "the first is alone");
         for _ in 0..5 {
-            crowd.observe(2);
-            (1..HELD_STEPS).for_each(|_| crowd.observe(1));
-            assert_eq!(crowd.size(1), 2);
-            assert_eq!(crowd.size(3), 3, "whoever comes counts at once");
+            steps(&mut crowd, 1, 2);
+            steps(&mut crowd, HELD_STEPS - 1, 1);
+            assert_eq!(crowd.size(1, NOW), 2);
+            assert_eq!(crowd.size(3, NOW), 3, "whoever comes counts at once");
         }
-        crowd.observe(1);
-        assert_eq!(crowd.size(1), 1);
+        steps(&mut crowd, 1, 1);
+        assert_eq!(crowd.size(1, NOW), 1);
+    }
+
+    #[test]
+    fn a_peak_is_followed_by_the_highest_number_since() {
+        let mut crowd = Crowd::default();
+        steps(&mut crowd, 1, 3);
+        steps(&mut crowd, HELD_STEPS - 1, 2);
+        steps(&mut crowd, 1, 1);
+        assert_eq!(crowd.size(1, NOW), 2, "two ran a step before");
+    }
+
+    #[test]
+    fn after_a_silence_the_next_is_alone() {
+        let mut crowd = Crowd::default();
+        steps(&mut crowd, 1, 8);
+        steps(&mut crowd, 1, 0);
+        assert_eq!(crowd.size(1, NOW + FORGOTTEN), 8);
+        let later = NOW + 2 * FORGOTTEN;
+        assert_eq!(crowd.size(1, later), 1);
+        crowd.observe(1, later);
+        assert_eq!(crowd.size(1, later), 1);
     }
 }

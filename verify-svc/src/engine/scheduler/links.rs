@@ -16,7 +16,7 @@ impl Scheduler {
     /// The longest draft that there is room for; a policy that was asked for by name has all it wants.
     pub(super) fn draft_room(&self, index: usize) -> usize {
         let free_rows = self.parts.limits.free_rows;
-        let generations = self.crowd.size(self.generations.len());
+        let generations = self.crowd.size(self.generations.len(), self.now());
         match &self.generations[index].request.draft {
             None => 0,
             Some(draft) if !draft.adaptive => draft.max_draft_tokens,

@@ -46,6 +46,8 @@ pub(super) struct Scheduler {
     /// Turns with every step: who is served first.
     first: usize,
     draining: bool,
+    /// The device has failed, and computes nothing any more.
+    broken: bool,
     crowd: Crowd,
     rest: Rest,
     pass: Pass,
@@ -64,6 +66,7 @@ impl Scheduler {
             next_key: 0,
             first: 0,
             draining: false,
+            broken: false,
             crowd: Crowd::default(),
             rest: Rest::default(),
             pass: Pass::default(),
@@ -76,7 +79,8 @@ impl Scheduler {
         while self.receive(inbox, &wake) {
             self.expire();
             wake = self.step();
-            if self.draining && self.generations.is_empty() && self.scorings.is_empty() {
+            let done = self.generations.is_empty() && self.scorings.is_empty();
+            if self.broken || self.draining && done {
                 break;
             }
         }

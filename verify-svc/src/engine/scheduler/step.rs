@@ -20,14 +20,17 @@ const WIRE_ALLOWANCE: Duration = Duration::from_millis(10);
 impl Scheduler {
     /// Runs one pass over whatever is runnable.
     pub(super) fn step(&mut self) -> Wake {
-        self.crowd.observe(self.generations.len());
+        self.crowd.observe(self.generations.len(), self.now());
         let (batch, wait) = self.plan();
         if batch.rows() == 0 {
             return wait.map_or(Wake::OnCommand, Wake::At);
         }
         match self.pass(&batch) {
             Ok((passages, begun, seconds)) => self.deliver(&batch, &passages, (begun, seconds)),
-            Err(error) => self.fail(&batch, &error),
+            Err(error) => {
+                self.broken = error.is_of_device();
+                self.fail(&batch, &error);
+            }
         }
         Wake::Now
     }
