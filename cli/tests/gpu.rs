@@ -28,12 +28,15 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
+fn command(folder: &Path, arguments: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dssd"));
+    command.args(arguments.split_whitespace());
+    command.env("LD_LIBRARY_PATH", folder);
+    command
+}
+
 fn dssd(folder: &Path, arguments: &str) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_dssd"))
-        .args(arguments.split_whitespace())
-        .env("LD_LIBRARY_PATH", folder)
-        .output()
-        .unwrap()
+    command(folder, arguments).output().unwrap()
 }
 
 fn report(folder: &Path, arguments: &str) -> Value {
@@ -73,6 +76,26 @@ fn the_pair_tells_the_same_story_on_a_gpu() {
     assert_eq!(there["text"], here["text"]);
     assert_eq!(there["identical_to_plain"], true);
     assert!(there["num_draft_tokens"].as_u64().unwrap() > 0);
+}
+
+#[test]
+fn a_gpu_that_fails_is_told_with_what_is_known() {
+    let Some(folder) = stand_in() else { return };
+    let mut check = command(folder, "gpu-check --quick --no-pair --json");
+    // In the middle of the norms.
+    let output = check.env("DSSD_STAND_IN_FAILS", "345").output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let checked = report["checked"].as_array().unwrap();
+    assert_eq!(checked.len(), 1, "{report}");
+    assert_eq!(checked[0]["name"], "products");
+    let failures = report["failures"].as_array().unwrap();
+    assert_eq!(failures.len(), 6, "{report}");
+    let first = failures[0].as_str().unwrap();
+    assert!(
+        first.starts_with("norms: the GPU: CUDA_ERROR_LAUNCH_FAILED"),
+        "{first}"
+    );
 }
 
 #[test]

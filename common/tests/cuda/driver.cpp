@@ -50,7 +50,7 @@ std::map<std::string, Kernel> kernels = {
     K(read_only, 0), K(norm_rows, 0), K(activate, 0), K(add, 0), K(rotate_and_append, 0), K(attend, ATTENTION_THREADS),
 };
 
-enum { SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NOT_FOUND = 500 };
+enum { SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NOT_FOUND = 500, LAUNCH_FAILED = 719 };
 // Attributes of a device.
 enum { CAPABILITY_MAJOR = 75, CAPABILITY_MINOR = 76, MEMORY_POOLS_SUPPORTED = 115 };
 
@@ -63,6 +63,10 @@ std::map<void*, size_t> allocated;
 size_t in_use = 0;
 
 int context, module_, stream;
+
+// A launch that fails, and with it all that follow, as on a GPU that is lost; none if it is 0.
+long failing = getenv("DSSD_STAND_IN_FAILS") ? atol(getenv("DSSD_STAND_IN_FAILS")) : 0;
+long launches = 0;
 
 }  // namespace
 
@@ -87,7 +91,9 @@ int cuStreamSynchronize(void*) { return SUCCESS; }
 int cuModuleLoadData(void** result, const void*) { *result = &module_; return SUCCESS; }
 int cuModuleUnload(void*) { return SUCCESS; }
 int cuGetErrorName(int error, const char** name) {
-  *name = error == OUT_OF_MEMORY ? "CUDA_ERROR_OUT_OF_MEMORY" : "CUDA_ERROR";
+  *name = error == OUT_OF_MEMORY   ? "CUDA_ERROR_OUT_OF_MEMORY"
+          : error == LAUNCH_FAILED ? "CUDA_ERROR_LAUNCH_FAILED"
+                                   : "CUDA_ERROR";
   return SUCCESS;
 }
 int cuGetErrorString(int, const char** text) { *text = "told by the stand-in"; return SUCCESS; }
@@ -151,6 +157,7 @@ int cuLaunchKernel(void* function, unsigned x, unsigned y, unsigned z, unsigned 
   const bool whole = threads % host::WARP_LANES == 0 && (kernel.threads == 0 || kernel.threads == threads);
   if (empty || !flat || !whole || y > 65535) return INVALID_VALUE;
   std::lock_guard<std::mutex> guard(launching);
+  if (failing && ++launches >= failing) return LAUNCH_FAILED;
   host::launch({x, y}, threads, [&] { kernel.run(arguments); });
   return SUCCESS;
 }
