@@ -4,12 +4,14 @@ use super::{
     Checked,
     numbers::{bits, rng},
 };
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use dssd_common::{
     checkpoint::{Checkpoint, ModelConfig, random_checkpoint, shape},
+    exit::ExitHeads,
     kernels::{Kernels, WeightType},
     kv::{KvCache, SequenceId},
     model::{Decoder, DecoderOptions, Device, Span},
+    serve::open_model,
 };
 use rand::Rng;
 use std::sync::Arc;
@@ -75,7 +77,33 @@ pub(super) fn decoders(device: &Device) -> Result<Checked> {
         }
     }
     checked.add(long_prompt(device)?);
+    checked.add(trained_exits(device)?);
     Ok(checked)
+}
+
+/// The demo model with its trained heads: a prompt, then token by token.
+fn trained_exits(device: &Device) -> Result<usize> {
+    let (checkpoint, _) = open_model(None)?;
+    let heads = ExitHeads::find(None, &checkpoint)?.context("the demo model has no heads")?;
+    let mut bands: Vec<usize> = heads.heads.iter().map(|head| head.layer).collect();
+    bands.push(checkpoint.config().layers);
+    let mut cpu = Machine::new(&Device::Cpu, &checkpoint, &bands, CONTEXT)?;
+    let mut gpu = Machine::new(device, &checkpoint, &bands, CONTEXT)?;
+    cpu.decoder.attach_heads(&heads, None)?;
+    gpu.decoder.attach_heads(&heads, None)?;
+    let texts = [text(0, 30)];
+    for end in 24..=30 {
+        for band in 0..bands.len() {
+            let ends = [(0, end)];
+            let expected = cpu.advance(band, &ends, &texts)?;
+            let found = gpu.advance(band, &ends, &texts)?;
+            ensure!(
+                found == expected,
+                "the demo model, band {band}: other bits than the CPU's"
+            );
+        }
+    }
+    Ok(30 * bands.len())
 }
 
 /// A prompt whose scores do not fit one launch.
@@ -85,7 +113,7 @@ fn long_prompt(device: &Device) -> Result<usize> {
     (config.hidden, config.rotary.dims) = (24, 8);
     config.max_positions = LONG;
     let checkpoint = random_checkpoint(config, WeightType::Bf16, 9)?;
-    let pair = [&Device::Cpu, device].map(|device| Machine::new(device, &checkpoint, LONG));
+    let pair = [&Device::Cpu, device].map(|device| Machine::new(device, &checkpoint, &BANDS, LONG));
     let texts = [text(0, LONG)];
     let mut found = Vec::new();
     for machine in pair {
@@ -117,9 +145,14 @@ struct Machine {
 }
 
 impl Machine {
-    fn new(device: &Device, checkpoint: &Checkpoint, context: usize) -> Result<Self> {
+    fn new(
+        device: &Device,
+        checkpoint: &Checkpoint,
+        bands: &[usize],
+        context: usize,
+    ) -> Result<Self> {
         let options = DecoderOptions {
-            band_ends: BANDS.to_vec(),
+            band_ends: bands.to_vec(),
             compute: None,
             max_context: context,
         };
@@ -153,9 +186,9 @@ impl Machine {
         };
         let spans: Vec<Span<'_>> = ends.iter().map(span).collect();
         let states = self.decoder.advance(&mut self.kv, band, &spans)?.to_vec();
+        let layer = self.decoder.band_ends()[band];
         let mut logits = Vec::new();
-        self.decoder
-            .exit_logits(BANDS[band], &states, &mut logits)?;
+        self.decoder.exit_logits(layer, &states, &mut logits)?;
         Ok([bits(&states), bits(&logits)])
     }
 }
@@ -164,8 +197,8 @@ impl Pair {
     fn new(device: &Device, checkpoint: &Checkpoint) -> Result<Self> {
         Ok(Self {
             machines: [
-                Machine::new(&Device::Cpu, checkpoint, CONTEXT)?,
-                Machine::new(device, checkpoint, CONTEXT)?,
+                Machine::new(&Device::Cpu, checkpoint, &BANDS, CONTEXT)?,
+                Machine::new(device, checkpoint, &BANDS, CONTEXT)?,
             ],
             texts: (0..SEQUENCES).map(|seed| text(seed, CONTEXT)).collect(),
         })
