@@ -27,10 +27,11 @@ impl Scheduler {
         }
         match self.pass(&batch) {
             Ok((passages, begun, seconds)) => self.deliver(&batch, &passages, (begun, seconds)),
-            Err(error) => {
-                self.broken = error.is_of_device();
-                self.fail(&batch, &error);
+            Err(error) if error.is_of_device() => {
+                tracing::error!(%error, "the engine ends");
+                self.broken = true;
             }
+            Err(error) => self.fail(&batch, &error),
         }
         Wake::Now
     }
