@@ -45,7 +45,7 @@ pub(crate) struct Args {
     #[arg(long)]
     quick: bool,
     /// Leave the pair out
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["model", "shape"])]
     no_pair: bool,
     /// Print one JSON object instead of a table
     #[arg(long)]
