@@ -21,6 +21,7 @@ pub struct Metrics {
     rows: Histogram,
     entropy: Labelled<Histogram>,
     resyncs: Counter,
+    copied_rows: Counter,
 }
 
 impl Default for Metrics {
@@ -34,6 +35,7 @@ impl Default for Metrics {
             rows: sizes(),
             entropy: Labelled::new("head", head_labels(), entropies),
             resyncs: Counter::default(),
+            copied_rows: Counter::default(),
         }
     }
 }
@@ -63,12 +65,22 @@ impl Metrics {
             "Times that a verifier had to be asked for all tokens anew",
             self.resyncs.clone(),
         );
+        registry.register(
+            "draft_copied_logits_rows",
+            "Rows of logits that were copied from a GPU, for choices that take penalties, masks or filters",
+            self.copied_rows.clone(),
+        );
     }
 
     /// Takes note of a step of `rows` rows.
     pub(crate) fn step(&self, rows: usize, time: Duration) {
         self.step.observe(time.as_secs_f64());
         self.rows.observe(rows as f64);
+    }
+
+    /// Takes note of how many rows of logits were copied from a GPU so far.
+    pub(crate) fn copied_rows(&self, total: u64) {
+        self.copied_rows.inc_by(total - self.copied_rows.get());
     }
 
     /// Takes note of the entropy that was read at an exit.

@@ -1,4 +1,4 @@
-//! Passes of random models: the CPU's bits, in any batch, in chunks, late and after a roll-back.
+//! Passes of random models: the CPU's bits and tokens, in any batch, in chunks, late and after a roll-back.
 
 use super::{
     Checked,
@@ -10,7 +10,8 @@ use dssd_common::{
     exit::ExitHeads,
     kernels::{Kernels, WeightType},
     kv::{KvCache, SequenceId},
-    model::{Decoder, DecoderOptions, Device, Span},
+    model::{Decoder, DecoderOptions, Device, Readout, Span},
+    sampling::{History, Sampler, SamplingParams, Scratch},
     serve::open_model,
 };
 use rand::Rng;
@@ -172,13 +173,13 @@ impl Machine {
         self.kv.len(self.sequences[index], band)
     }
 
-    /// States and logits of sequences, each taken to its end through a band.
+    /// States, logits and tokens of sequences, each taken to its end through a band.
     fn advance(
         &mut self,
         band: usize,
         ends: &[(usize, usize)],
         texts: &[Vec<u32>],
-    ) -> Result<[Vec<u32>; 2]> {
+    ) -> Result<[Vec<u32>; 3]> {
         let span = |&(index, end): &(usize, usize)| Span {
             sequence: self.sequences[index],
             end,
@@ -189,7 +190,40 @@ impl Machine {
         let layer = self.decoder.band_ends()[band];
         let mut logits = Vec::new();
         self.decoder.exit_logits(layer, &states, &mut logits)?;
-        Ok([bits(&states), bits(&logits)])
+        let tokens = self.tokens(layer, &states)?;
+        Ok([bits(&states), bits(&logits), tokens])
+    }
+
+    /// The tokens that rows choose at an exit, by turns greedily, by noise alone, and under a filter.
+    fn tokens(&mut self, layer: usize, states: &[f32]) -> Result<Vec<u32>> {
+        let vocabulary = self.decoder.vocabulary();
+        let sampler = |(temperature, top_k)| {
+            let params = SamplingParams {
+                temperature,
+                top_k,
+                seed: 5,
+                ..SamplingParams::default()
+            };
+            Sampler::new(params, vocabulary, Vec::new())
+        };
+        let settings = [(0.0, 0), (0.9, 0), (0.9, 3)].into_iter();
+        let samplers = settings
+            .map(sampler)
+            .collect::<dssd_common::Result<Vec<_>>>()?;
+        let rows = states.len() / self.decoder.config().hidden;
+        let histories: Vec<_> = (0..rows)
+            .map(|row| History::new(&text(0, row), &[]))
+            .collect();
+        let choice = |(row, history): (usize, &History)| samplers[row % 3].plain_choice(history, 0);
+        let choices: Vec<_> = histories.iter().enumerate().map(choice).collect();
+        let (mut readout, mut scratch) = (Readout::default(), Scratch::default());
+        self.decoder
+            .read(Some(layer), states, &choices, true, &mut readout)?;
+        let token = |(row, history): (usize, &History)| {
+            samplers[row % 3].choose_of(readout.row(row), history, &mut scratch)
+        };
+        let tokens = histories.iter().enumerate().map(token);
+        Ok(tokens.collect::<dssd_common::Result<_>>()?)
     }
 }
 

@@ -7,8 +7,8 @@ use super::{
 };
 use anyhow::{Result, ensure};
 use dssd_common::{
-    kernels::{Choice, Gpu, WeightType},
-    sampling::{History, Sampler, SamplingParams, Scratch},
+    kernels::{Gpu, WeightType},
+    sampling::{Choice, History, Sampler, SamplingParams, Scratch},
 };
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;

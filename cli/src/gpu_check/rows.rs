@@ -4,7 +4,8 @@ use super::numbers::{bytes, rounded};
 use anyhow::Result;
 use dssd_common::{
     entropy::Summary,
-    kernels::{Choice, Gpu, LogitRows, WeightType},
+    kernels::{Gpu, LogitRows, WeightType},
+    sampling::Choice,
 };
 
 /// Rows as they lie in memory, neighbours and gaps included.

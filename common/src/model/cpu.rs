@@ -1,10 +1,11 @@
 //! The pass on the CPU.
 
 use super::{
+    Readout,
     attention::{LayerContext, RowPlaces},
     head::{Head, HeadScratch},
     layer::{Layer, LayerScratch},
-    pass::Pass,
+    pass::{Pass, Rows},
     rotary::RotaryTable,
 };
 use crate::{Result, kernels::Kernels, kv::Step};
@@ -74,5 +75,21 @@ impl Pass for CpuPass {
         let head = trained.map_or(&*self.head, |(_, head)| head);
         head.logits(&self.kernels, hidden, &mut self.head_scratch, out);
         Ok(())
+    }
+
+    fn read(&mut self, rows: Rows<'_>, out: &mut Readout) -> Result<()> {
+        out.begin(self.head.vocabulary());
+        self.logits(rows.exit, rows.hidden, &mut out.logits)?;
+        out.set_here();
+        if rows.summaries {
+            let vocabulary = self.head.vocabulary();
+            self.kernels
+                .summarize(&out.logits, vocabulary, &mut out.summaries);
+        }
+        Ok(())
+    }
+
+    fn copied_rows(&self) -> u64 {
+        0
     }
 }

@@ -1,11 +1,12 @@
 //! The decoder and its one operation, `advance`.
 
 use super::{
+    Readout,
     attention::RowPlaces,
     cpu::CpuPass,
     head::Head,
     layer::Layer,
-    pass::{Device, Pass},
+    pass::{Device, Pass, Rows},
     rotary::RotaryTable,
     weights::WeightLoader,
 };
@@ -15,6 +16,7 @@ use crate::{
     exit::ExitHeads,
     kernels::{Kernels, Matrix, WeightType},
     kv::{KvCache, KvLayout, SequenceId},
+    sampling::Choice,
 };
 use std::sync::Arc;
 
@@ -304,6 +306,33 @@ impl Decoder {
     /// If the device fails.
     pub fn exit_logits(&mut self, layer: usize, hidden: &[f32], out: &mut Vec<f32>) -> Result<()> {
         self.pass.logits(Some(layer), hidden, out)
+    }
+
+    /// What the logits of hidden states say: those of the exit after a layer, or of the model's own head.
+    /// `choices` has one for each row: none where its logits are needed, for a choice by more than that.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn read(
+        &mut self,
+        exit: Option<usize>,
+        hidden: &[f32],
+        choices: &[Option<Choice>],
+        summaries: bool,
+        out: &mut Readout,
+    ) -> Result<()> {
+        let rows = Rows {
+            exit,
+            hidden,
+            choices,
+            summaries,
+        };
+        self.pass.read(rows, out)
+    }
+
+    /// Rows of logits that were copied from a GPU so far; none on the CPU, which has them at hand.
+    pub fn copied_rows(&self) -> u64 {
+        self.pass.copied_rows()
     }
 }
 

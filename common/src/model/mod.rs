@@ -17,6 +17,7 @@ mod mlp;
 mod norm;
 mod numerics;
 mod pass;
+mod readout;
 mod rotary;
 mod weights;
 
@@ -24,6 +25,7 @@ pub use decoder::{Decoder, DecoderOptions, Span};
 pub use head::Head;
 pub use numerics::{compute_type, numerics_id};
 pub use pass::Device;
+pub use readout::{Reading, Readout};
 
 /// Names the arithmetic of this crate on CPUs. It changes whenever the same weights would give
 /// other bits than before.

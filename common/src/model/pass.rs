@@ -1,7 +1,7 @@
 //! What a device does of a pass.
 
-use super::{attention::RowPlaces, head::Head};
-use crate::{Result, kernels::Gpu, kv::Step};
+use super::{Readout, attention::RowPlaces, head::Head};
+use crate::{Result, kernels::Gpu, kv::Step, sampling::Choice};
 use std::{fmt, ops::Range, sync::Arc};
 
 /// Where a decoder runs.
@@ -33,6 +33,19 @@ impl fmt::Display for Device {
     }
 }
 
+/// Rows of which the logits are read.
+#[derive(Clone, Copy)]
+pub(super) struct Rows<'a> {
+    /// The layer after which they are, or none at the end of the model.
+    pub(super) exit: Option<usize>,
+    /// `[rows, hidden]`.
+    pub(super) hidden: &'a [f32],
+    /// Of each row, where its token needs no more than that.
+    pub(super) choices: &'a [Option<Choice>],
+    /// Whether summaries are wanted, too.
+    pub(super) summaries: bool,
+}
+
 /// Layers and heads on a device. Every device gives the same bits.
 pub(super) trait Pass: Send {
     /// Takes the memory of a KV cache of so many floats, if this device keeps it: the steps are of that one.
@@ -54,4 +67,10 @@ pub(super) trait Pass: Send {
     /// The logits of an exit after a layer, or of the model's own head: that one where no exit is
     /// attached. `hidden` is `[rows, hidden]`, `out` becomes `[rows, vocabulary]`.
     fn logits(&mut self, exit: Option<usize>, hidden: &[f32], out: &mut Vec<f32>) -> Result<()>;
+
+    /// What the same rows of logits say: see [`Readout`]. There is a choice for each row.
+    fn read(&mut self, rows: Rows<'_>, out: &mut Readout) -> Result<()>;
+
+    /// Rows of logits that were copied from the device so far.
+    fn copied_rows(&self) -> u64;
 }

@@ -10,6 +10,7 @@
 //! the bits of the logits, the parameters and the tokens so far, and on nothing else.
 
 mod acceptance;
+mod choice;
 mod filter;
 mod history;
 #[cfg(test)]
@@ -23,6 +24,7 @@ mod sampler;
 mod stop;
 
 pub use acceptance::{Accepted, accept};
+pub use choice::Choice;
 pub use history::History;
 pub use logprobs::{Logprob, TokenLogprobs, logprobs};
 pub use params::SamplingParams;

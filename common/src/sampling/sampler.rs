@@ -3,8 +3,8 @@
 use super::filter::Filter;
 use super::noise::Noise;
 use super::params::{check_id, invalid};
-use super::{History, SamplingParams, penalties};
-use crate::Result;
+use super::{Choice, History, SamplingParams, penalties};
+use crate::{Result, model::Reading};
 
 /// Chooses the tokens of one request. The drafter and the verifier build it from the same values, and a choice depends
 /// only on those, the row's logits and the row's history.
@@ -85,6 +85,37 @@ impl Sampler {
         Ok(self.noise.argmax_of(values, kept, best, index))
     }
 
+    /// The token that follows `history`, from what is known of its row: a token chosen by
+    /// [`Sampler::plain_choice`], or the logits.
+    ///
+    /// # Errors
+    /// As [`Sampler::choose`].
+    pub fn choose_of(
+        &self,
+        reading: Reading<'_>,
+        history: &History,
+        scratch: &mut Scratch,
+    ) -> Result<u32> {
+        match reading {
+            Reading::Token(token) => Ok(token),
+            Reading::Logits(logits) => self.choose(logits, history, scratch),
+        }
+    }
+
+    /// How the token is chosen that follows `history` and `ahead` more tokens, whatever they are; none where
+    /// the choice takes penalties, masks or filters.
+    #[must_use]
+    pub fn plain_choice(&self, history: &History, ahead: usize) -> Option<Choice> {
+        let edits = self.edits_after(history.generated().len() + ahead);
+        let temperature = f64::from(self.params.temperature);
+        let filters = temperature > 0.0 && !self.filter.keeps_all(self.vocabulary);
+        (!edits && !filters).then(|| Choice {
+            seed: self.params.seed,
+            index: (history.len() + ahead) as u64,
+            temperature,
+        })
+    }
+
     fn check(&self, logits: &[f32]) -> Result<()> {
         if logits.len() != self.vocabulary {
             let reason = format!(
@@ -108,15 +139,23 @@ impl Sampler {
     }
 
     fn suppresses(&self, history: &History) -> bool {
-        !self.suppressed.is_empty()
-            && history.generated().len() < self.params.min_new_tokens as usize
+        self.suppresses_after(history.generated().len())
+    }
+
+    /// Whether the next token may not end the sequence, of which `generated` tokens are there.
+    fn suppresses_after(&self, generated: usize) -> bool {
+        !self.suppressed.is_empty() && generated < self.params.min_new_tokens as usize
     }
 
     /// Whether the row is changed before the choice.
     fn edits(&self, history: &History) -> bool {
+        self.edits_after(history.generated().len())
+    }
+
+    fn edits_after(&self, generated: usize) -> bool {
         penalties::penalizes(&self.params)
             || !self.params.logit_bias.is_empty()
-            || self.suppresses(history)
+            || self.suppresses_after(generated)
     }
 }
 

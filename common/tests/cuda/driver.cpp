@@ -19,23 +19,27 @@
 #include <map>
 #include <mutex>
 #include <string>
+#include <tuple>
 #include <utility>
+#include <vector>
 
 namespace {
 
-// A kernel that takes its arguments as the driver gets them: by their addresses.
-using Launched = std::function<void(void**)>;
+// A kernel with its arguments, which the driver gets by their addresses and keeps the values of.
+using Thread = std::function<void()>;
+using Binding = std::function<Thread(void**)>;
 
 template <typename... Arguments, size_t... I>
-void call(void (*kernel)(Arguments...), void** arguments, std::index_sequence<I...>) {
-  kernel(*static_cast<Arguments*>(arguments[I])...);
+Thread hold(void (*kernel)(Arguments...), void** arguments, std::index_sequence<I...>) {
+  std::tuple<Arguments...> values(*static_cast<Arguments*>(arguments[I])...);
+  return [kernel, values] { std::apply(kernel, values); };
 }
 
-template <typename... Arguments> Launched taking(void (*kernel)(Arguments...)) {
-  return [kernel](void** arguments) { call(kernel, arguments, std::index_sequence_for<Arguments...>()); };
+template <typename... Arguments> Binding taking(void (*kernel)(Arguments...)) {
+  return [kernel](void** arguments) { return hold(kernel, arguments, std::index_sequence_for<Arguments...>()); };
 }
 
-struct Kernel { Launched run; unsigned threads; };
+struct Kernel { Binding bind; unsigned threads; };
 
 #define K(NAME, THREADS) {#NAME, {taking(NAME), THREADS}}
 #define PARTS(NAME) K(NAME##_f32, PART_THREADS), K(NAME##_f16, PART_THREADS), K(NAME##_bf16, PART_THREADS)
@@ -50,7 +54,7 @@ std::map<std::string, Kernel> kernels = {
     K(read_only, 0), K(norm_rows, 0), K(activate, 0), K(add, 0), K(rotate_and_append, 0), K(attend, ATTENTION_THREADS),
 };
 
-enum { SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NOT_FOUND = 500, LAUNCH_FAILED = 719 };
+enum { SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NOT_FOUND = 500, LAUNCH_FAILED = 719, WHILE_CAPTURING = 900 };
 // Attributes of a device.
 enum { CAPABILITY_MAJOR = 75, CAPABILITY_MINOR = 76, MEMORY_POOLS_SUPPORTED = 115 };
 
@@ -62,11 +66,25 @@ std::mutex allocating;
 std::map<void*, size_t> allocated;
 size_t in_use = 0;
 
-int context, module_, stream;
+struct Launch { Dim blocks; unsigned threads; Thread thread; };
+using Graph = std::vector<Launch>;
+// What is launched goes into `recording`, if there is one, and does not run.
+struct Stream { Graph* recording = nullptr; };
+
+int context, module_;
+
+bool captures(void* stream) { return stream && static_cast<Stream*>(stream)->recording; }
 
 // A launch that fails, and with it all that follow, as on a GPU that is lost; none if it is 0.
 long failing = getenv("DSSD_STAND_IN_FAILS") ? atol(getenv("DSSD_STAND_IN_FAILS")) : 0;
 long launches = 0;
+
+int run(const Launch& launch) {
+  std::lock_guard<std::mutex> guard(launching);
+  if (failing && ++launches >= failing) return LAUNCH_FAILED;
+  host::launch(launch.blocks, launch.threads, launch.thread);
+  return SUCCESS;
+}
 
 }  // namespace
 
@@ -85,9 +103,33 @@ int cuDevicePrimaryCtxRelease_v2(int) { return SUCCESS; }
 int cuCtxGetCurrent(void** current) { *current = &context; return SUCCESS; }
 int cuCtxSetCurrent(void*) { return SUCCESS; }
 int cuCtxSynchronize() { return SUCCESS; }
-int cuStreamCreate(void** result, unsigned) { *result = &stream; return SUCCESS; }
-int cuStreamDestroy_v2(void*) { return SUCCESS; }
-int cuStreamSynchronize(void*) { return SUCCESS; }
+int cuStreamCreate(void** result, unsigned) { *result = new Stream; return SUCCESS; }
+int cuStreamDestroy_v2(void* stream) { delete static_cast<Stream*>(stream); return SUCCESS; }
+int cuStreamSynchronize(void* stream) { return captures(stream) ? WHILE_CAPTURING : SUCCESS; }
+
+int cuStreamBeginCapture_v2(void* stream, int) {
+  if (captures(stream)) return INVALID_VALUE;
+  static_cast<Stream*>(stream)->recording = new Graph;
+  return SUCCESS;
+}
+int cuStreamEndCapture(void* stream, void** graph) {
+  if (!captures(stream)) return INVALID_VALUE;
+  *graph = std::exchange(static_cast<Stream*>(stream)->recording, nullptr);
+  return SUCCESS;
+}
+int cuGraphInstantiateWithFlags(void** executable, void* graph, unsigned long long) {
+  *executable = new Graph(*static_cast<Graph*>(graph));
+  return SUCCESS;
+}
+int cuGraphLaunch(void* executable, void* stream) {
+  if (captures(stream)) return WHILE_CAPTURING;
+  for (const Launch& launch : *static_cast<Graph*>(executable)) {
+    if (const int error = run(launch)) return error;
+  }
+  return SUCCESS;
+}
+int cuGraphDestroy(void* graph) { delete static_cast<Graph*>(graph); return SUCCESS; }
+int cuGraphExecDestroy(void* executable) { delete static_cast<Graph*>(executable); return SUCCESS; }
 int cuModuleLoadData(void** result, const void*) { *result = &module_; return SUCCESS; }
 int cuModuleUnload(void*) { return SUCCESS; }
 int cuGetErrorName(int error, const char** name) {
@@ -112,7 +154,8 @@ int cuMemGetInfo_v2(size_t* free, size_t* total) {
   return SUCCESS;
 }
 
-int cuMemAllocAsync(u64* address, size_t bytes, void*) {
+int cuMemAllocAsync(u64* address, size_t bytes, void* stream) {
+  if (captures(stream)) return WHILE_CAPTURING;
   std::lock_guard<std::mutex> guard(allocating);
   if (bytes > MEMORY - in_use) return OUT_OF_MEMORY;
   // Not zeros: nothing may rely on what it has not written. As aligned as the driver's.
@@ -124,7 +167,8 @@ int cuMemAllocAsync(u64* address, size_t bytes, void*) {
   return SUCCESS;
 }
 
-int cuMemFreeAsync(u64 address, void*) {
+int cuMemFreeAsync(u64 address, void* stream) {
+  if (captures(stream)) return WHILE_CAPTURING;
   std::lock_guard<std::mutex> guard(allocating);
   const auto found = allocated.find((void*)address);
   if (found == allocated.end()) return INVALID_VALUE;
@@ -135,30 +179,33 @@ int cuMemFreeAsync(u64 address, void*) {
   return SUCCESS;
 }
 
-int cuMemcpyHtoDAsync_v2(u64 to, const void* from, size_t bytes, void*) {
+int cuMemcpyHtoDAsync_v2(u64 to, const void* from, size_t bytes, void* stream) {
+  if (captures(stream)) return WHILE_CAPTURING;
   memcpy((void*)to, from, bytes);
   return SUCCESS;
 }
 
-int cuMemcpyDtoHAsync_v2(void* to, u64 from, size_t bytes, void*) {
+int cuMemcpyDtoHAsync_v2(void* to, u64 from, size_t bytes, void* stream) {
+  if (captures(stream)) return WHILE_CAPTURING;
   memcpy(to, (const void*)from, bytes);
   return SUCCESS;
 }
 
-int cuMemcpyDtoDAsync_v2(u64 to, u64 from, size_t bytes, void*) {
+int cuMemcpyDtoDAsync_v2(u64 to, u64 from, size_t bytes, void* stream) {
+  if (captures(stream)) return WHILE_CAPTURING;
   memcpy((void*)to, (const void*)from, bytes);
   return SUCCESS;
 }
 
 int cuLaunchKernel(void* function, unsigned x, unsigned y, unsigned z, unsigned threads, unsigned threads_y,
-                   unsigned threads_z, unsigned, void*, void** arguments, void**) {
+                   unsigned threads_z, unsigned, void* stream, void** arguments, void**) {
   Kernel& kernel = *static_cast<Kernel*>(function);
   const bool empty = x == 0 || y == 0, flat = z == 1 && threads_y == 1 && threads_z == 1;
   const bool whole = threads % host::WARP_LANES == 0 && (kernel.threads == 0 || kernel.threads == threads);
   if (empty || !flat || !whole || y > 65535) return INVALID_VALUE;
-  std::lock_guard<std::mutex> guard(launching);
-  if (failing && ++launches >= failing) return LAUNCH_FAILED;
-  host::launch({x, y}, threads, [&] { kernel.run(arguments); });
+  const Launch launch = {{x, y}, threads, kernel.bind(arguments)};
+  if (!captures(stream)) return run(launch);
+  static_cast<Stream*>(stream)->recording->push_back(launch);
   return SUCCESS;
 }
 

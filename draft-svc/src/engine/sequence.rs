@@ -5,7 +5,7 @@ use crate::{Error, Result, session::DraftSession};
 use dssd_common::{
     kv::{KvCache, SequenceId},
     policy::{Drafted, Policy, PolicySettings, PolicySpec, Setting},
-    sampling::{History, Sampler, SamplingParams},
+    sampling::{Choice, History, Sampler, SamplingParams},
 };
 use dssd_proto::v1::{Open, Proposal, SamplingSettings, Speculation};
 use std::time::Duration;
@@ -144,6 +144,12 @@ impl Drafting {
 }
 
 impl Sequence {
+    /// How the next token is chosen, where that takes no logits.
+    pub(super) fn plain_choice(&self) -> Option<Choice> {
+        let drafting = self.drafting.as_ref()?;
+        drafting.sampler.plain_choice(&drafting.history, 0)
+    }
+
     pub(super) fn new(key: StreamKey, peer: Peer, session: DraftSession) -> Self {
         Self {
             key,

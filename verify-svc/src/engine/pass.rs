@@ -1,11 +1,12 @@
 //! One step of the model: rows of many sequences go through its bands, and some leave on the way.
 
-use crate::Result;
+use crate::{Error, Result};
 use dssd_common::{
     entropy::Summary,
     exit::ExitRule,
     kv::{KvCache, SequenceId},
-    model::{Decoder, Span},
+    model::{Decoder, Reading, Readout, Span},
+    sampling::Choice,
 };
 use std::ops::Range;
 
@@ -20,6 +21,8 @@ pub(super) struct Passenger<'a> {
     pub(super) end: usize,
     /// How many of the last rows are read.
     pub(super) reads: usize,
+    /// Of each of these, where its token needs no logits.
+    pub(super) choices: Vec<Option<Choice>>,
     /// Where they may be read before the end of the model.
     pub(super) rule: Option<&'a ExitRule>,
     /// Whether the rows leave the step once all are read; else they go on, for their keys and values.
@@ -36,8 +39,7 @@ pub(super) struct Exit {
 
 /// A row that was read.
 pub(super) struct ReadRow<'a> {
-    /// `[vocabulary]`.
-    pub(super) logits: &'a [f32],
+    pub(super) reading: Reading<'a>,
     /// None: read at the end of the model.
     pub(super) exit: Option<Exit>,
 }
@@ -62,8 +64,8 @@ enum Place {
 #[derive(Default)]
 pub(super) struct Pass {
     hidden: Vec<f32>,
-    /// Logits at the end of the model, `[rows, vocabulary]`.
-    logits: Vec<f32>,
+    /// What was read at the end of the model.
+    readout: Readout,
     /// Logits of rows that were read before, `[rows, vocabulary]`.
     exit_logits: Vec<f32>,
     head_logits: Vec<f32>,
@@ -87,6 +89,7 @@ impl Pass {
     ) -> Result<Vec<Passage>> {
         let mut passages: Vec<Passage> = passengers.iter().map(Passage::of).collect();
         self.exit_logits.clear();
+        self.readout.clear();
         self.complete = true;
         let tokens: usize = passengers
             .iter()
@@ -118,7 +121,9 @@ impl Pass {
                 }
             }
             if last {
-                decoder.logits(&self.hidden, &mut self.logits)?;
+                let choice = |&(i, row): &(usize, usize)| passengers[i].choices[row];
+                let choices: Vec<_> = readers.iter().map(choice).collect();
+                decoder.read(None, &self.hidden, &choices, false, &mut self.readout)?;
                 for (at, (i, row)) in readers.into_iter().enumerate() {
                     passages[i].rows[row] = Some(Place::End(at));
                 }
@@ -172,22 +177,32 @@ impl Pass {
 
     /// The rows of a passage that were read, in order of position.
     pub(super) fn rows(&self, passage: &Passage, vocabulary: usize) -> Vec<ReadRow<'_>> {
-        let slice = |logits, at: usize| -> &[f32] {
-            let logits: &[f32] = logits;
-            &logits[at * vocabulary..(at + 1) * vocabulary]
-        };
+        let at_exit = |at: usize| &self.exit_logits[at * vocabulary..(at + 1) * vocabulary];
         let rows = passage.rows.iter().flatten();
         rows.map(|&place| match place {
             Place::Exit(exit, at) => ReadRow {
-                logits: slice(&self.exit_logits, at),
+                reading: Reading::Logits(at_exit(at)),
                 exit: Some(exit),
             },
             Place::End(at) => ReadRow {
-                logits: slice(&self.logits, at),
+                reading: self.readout.row(at),
                 exit: None,
             },
         })
         .collect()
+    }
+}
+
+impl<'a> ReadRow<'a> {
+    /// `[vocabulary]`.
+    ///
+    /// # Errors
+    /// If only a token was asked for.
+    pub(super) fn logits(&self) -> Result<&'a [f32]> {
+        match self.reading {
+            Reading::Logits(logits) => Ok(logits),
+            Reading::Token(_) => Err(Error::internal("reading logits", "they were not kept")),
+        }
     }
 }
 

@@ -52,15 +52,17 @@ impl Scoring {
     /// text is given, so its keys and values are needed anyway.
     pub(super) fn passenger<'a>(&'a self, kv: &KvCache, tokens: &'a [u32]) -> Passenger<'a> {
         let end = kv.len(self.sequence, 0) + tokens.len();
+        // The context is not read.
+        let reads = (end + 1)
+            .saturating_sub(self.request.first_index)
+            .min(tokens.len());
         Passenger {
             sequence: self.sequence,
             tokens,
             bands: 0..kv.layout().band_ends.len(),
             end,
-            // The context is not read.
-            reads: (end + 1)
-                .saturating_sub(self.request.first_index)
-                .min(tokens.len()),
+            reads,
+            choices: vec![None; reads],
             rule: self.early_exit.as_ref().map(EarlyExit::rule),
             leaves: false,
         }
@@ -71,7 +73,7 @@ impl Scoring {
         for (index, row) in (start + 1..).zip(rows) {
             let token = self.request.tokens[index];
             self.scored
-                .push(token_logprobs(row.logits, token, self.request.top)?);
+                .push(token_logprobs(row.logits()?, token, self.request.top)?);
             if let Some(early) = &mut self.early_exit {
                 early.left(row.exit);
             }

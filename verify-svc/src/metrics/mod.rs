@@ -41,6 +41,7 @@ pub struct Metrics {
     stale_proposals: Counter,
     plain_rounds: Counters,
     verified_rows: Counter,
+    copied_rows: Counter,
     draft_wait: Histogram,
     verify_step: Histogram,
     verify_batch_rows: Histogram,
@@ -118,6 +119,7 @@ impl Default for Metrics {
             stale_proposals: Counter::default(),
             plain_rounds: counters("reason", of_enum(plain, "PLAIN_REASON_")),
             verified_rows: Counter::default(),
+            copied_rows: Counter::default(),
             draft_wait: times(1e-4, 16),
             verify_step: times(1e-4, 18),
             verify_batch_rows: sizes(),
@@ -168,6 +170,11 @@ impl Metrics {
             "verified_rows",
             "Rows of steps that verified drafts: the drafted tokens, and the newest one before them",
             &self.verified_rows,
+        );
+        counter(
+            "copied_logits_rows",
+            "Rows of logits that were copied from a GPU, since more than a token was asked of them",
+            &self.copied_rows,
         );
         counter(
             "resumed_requests",
@@ -304,6 +311,11 @@ impl Metrics {
         self.verify_step.observe(time.as_secs_f64());
         self.verify_batch_rows.observe(rows as f64);
         self.verified_rows.inc_by(verified as u64);
+    }
+
+    /// Takes note of how many rows of logits were copied from a GPU so far.
+    pub(crate) fn copied_rows(&self, total: u64) {
+        self.copied_rows.inc_by(total - self.copied_rows.get());
     }
 
     /// Takes note of a round.

@@ -5,6 +5,7 @@ use crate::{
     Error, Result,
     entropy::{SUMMARY_COLUMNS, Summary},
     kernels::WeightType,
+    sampling::Choice,
 };
 use cudarc::driver::{CudaSlice, DeviceRepr, PushKernelArg as _};
 
@@ -39,7 +40,39 @@ pub struct GpuLogits {
     rows: LogitRows,
 }
 
+/// Where rows of logits are.
+struct View {
+    /// Of the first row.
+    first: Address,
+    dtype: WeightType,
+    rows: LogitRows,
+}
+
+impl View {
+    fn parts_of_row(&self) -> usize {
+        self.rows.vocabulary.div_ceil(PART)
+    }
+
+    /// Of all rows.
+    fn parts(&self) -> usize {
+        self.rows.count * self.parts_of_row()
+    }
+
+    fn partial_words(&self) -> usize {
+        self.parts() * PARTIAL_WORDS
+    }
+}
+
 impl GpuLogits {
+    fn view(&self, gpu: &Gpu) -> View {
+        let skipped = self.rows.offset * self.dtype.bytes_per_weight();
+        View {
+            first: gpu.address(&self.bytes) + skipped as u64,
+            dtype: self.dtype,
+            rows: self.rows,
+        }
+    }
+
     pub(super) fn bytes(&self) -> &CudaSlice<u8> {
         &self.bytes
     }
@@ -49,18 +82,6 @@ impl GpuLogits {
 pub struct GpuSummaries {
     columns: Floats,
     count: usize,
-}
-
-/// How the token of a row is chosen: `Choice` of the source.
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-pub struct Choice {
-    /// Key of the noise.
-    pub seed: u64,
-    /// Absolute index of the token in its sequence.
-    pub index: u64,
-    /// 0 is greedy.
-    pub temperature: f64,
 }
 
 // SAFETY: a `repr(C)` struct of plain numbers, as the source has it.
@@ -77,19 +98,117 @@ struct Candidate {
 // SAFETY: as above.
 unsafe impl DeviceRepr for Candidate {}
 
+/// Where picks are made: one of each for a row, and a candidate for each of its parts.
+struct Picks {
+    columns: Address,
+    choices: Address,
+    candidates: Address,
+    ids: Address,
+}
+
+/// Summaries and tokens of rows of logits, with the buffers for them.
+pub(crate) struct GpuReadout {
+    choices: CudaSlice<Choice>,
+    /// The same on the host, until they are there.
+    staged: Vec<Choice>,
+    partials: CudaSlice<u32>,
+    candidates: CudaSlice<Candidate>,
+    /// Columns of all rows, then their ids: what the host gets in one copy.
+    results: CudaSlice<u32>,
+    found: Vec<u32>,
+}
+
+impl GpuReadout {
+    pub(crate) fn new(gpu: &Gpu) -> Result<Self> {
+        Ok(Self {
+            choices: gpu.room(0)?,
+            staged: Vec::new(),
+            partials: gpu.room(0)?,
+            candidates: gpu.room(0)?,
+            results: gpu.room(0)?,
+            found: Vec::new(),
+        })
+    }
+
+    /// Takes the choices of the next rows; a row without one gets any token.
+    pub(crate) fn take(&mut self, gpu: &Gpu, choices: &[Option<Choice>]) -> Result<()> {
+        self.staged.clear();
+        let any = |choice: &Option<Choice>| choice.unwrap_or(Choice::GREEDY);
+        self.staged.extend(choices.iter().map(any));
+        gpu.reserve(&mut self.choices, choices.len())?;
+        gpu.write(&self.staged, &mut self.choices)
+    }
+
+    /// Summaries and tokens of `[rows, vocabulary]` logits, one row for each choice taken. Waits for nothing.
+    pub(crate) fn launch(&mut self, gpu: &Gpu, logits: &Floats, vocabulary: usize) -> Result<()> {
+        let count = self.staged.len();
+        assert!(logits.len() >= count * vocabulary, "short logits");
+        let view = View {
+            first: gpu.address(logits),
+            dtype: WeightType::F32,
+            rows: LogitRows {
+                count,
+                vocabulary,
+                offset: 0,
+                stride: vocabulary,
+            },
+        };
+        gpu.reserve(&mut self.partials, view.partial_words())?;
+        gpu.reserve(&mut self.candidates, view.parts())?;
+        gpu.reserve(&mut self.results, count * (SUMMARY_COLUMNS + 1))?;
+        let columns = gpu.address(&self.results);
+        gpu.launch_summaries(&view, gpu.address(&self.partials), columns)?;
+        let places = Picks {
+            columns,
+            choices: gpu.address(&self.choices),
+            candidates: gpu.address(&self.candidates),
+            ids: columns + (count * SUMMARY_COLUMNS * size_of::<f32>()) as u64,
+        };
+        gpu.launch_picks(&view, &places)
+    }
+
+    /// What was found; a row that is no distribution has no token.
+    pub(crate) fn read<'a>(
+        &'a mut self,
+        gpu: &Gpu,
+        summaries: &mut Vec<Summary>,
+    ) -> Result<impl Iterator<Item = Option<u32>> + use<'a>> {
+        let count = self.staged.len();
+        self.found.resize(count * (SUMMARY_COLUMNS + 1), 0);
+        gpu.read(&self.results, &mut self.found)?;
+        let (columns, ids) = self.found.split_at(count * SUMMARY_COLUMNS);
+        let (rows, _) = columns.as_chunks();
+        let summary = |row: &[u32; SUMMARY_COLUMNS]| Summary::of_columns(&row.map(f32::from_bits));
+        summaries.extend(rows.iter().map(summary));
+        Ok(ids.iter().copied().map(token))
+    }
+}
+
+/// The token of an id on the device.
+fn token(id: u32) -> Option<u32> {
+    (id != u32::MAX).then_some(id)
+}
+
+/// # Errors
+/// If no row of logits may be so long.
+pub(crate) fn check_vocabulary(vocabulary: usize) -> Result<()> {
+    if (1..=MOST_VOCABULARY).contains(&vocabulary) {
+        return Ok(());
+    }
+    let reason = format!("is {vocabulary}, must be 1 to {MOST_VOCABULARY} on a GPU");
+    Err(Error::InvalidParameter {
+        field: "vocabulary",
+        reason,
+    })
+}
+
 impl Gpu {
     /// Uploads logits, `bytes` of `dtype`, of which `rows` tells the rows.
     ///
     /// # Errors
     /// If the vocabulary is empty or above 262,144, the rows are not within the bytes, or the device fails.
     pub fn logits(&self, bytes: &[u8], dtype: WeightType, rows: LogitRows) -> Result<GpuLogits> {
-        if !(1..=MOST_VOCABULARY).contains(&rows.vocabulary) {
-            let reason = format!("is {}, must be 1 to {MOST_VOCABULARY}", rows.vocabulary);
-            return Err(Error::InvalidParameter {
-                field: "vocabulary",
-                reason,
-            });
-        }
+        check_vocabulary(rows.vocabulary)?;
         let before = rows.count.saturating_sub(1) * rows.stride + rows.offset;
         let end = (before + rows.vocabulary) * dtype.bytes_per_weight();
         if rows.count > 0 && end > bytes.len() {
@@ -111,17 +230,11 @@ impl Gpu {
     /// # Errors
     /// If the device fails.
     pub fn summarize(&self, logits: &GpuLogits) -> Result<GpuSummaries> {
-        let LogitRows {
-            count, vocabulary, ..
-        } = logits.rows;
-        let parts = vocabulary.div_ceil(PART);
-        let partials = self.room::<u32>(count * parts * PARTIAL_WORDS)?;
+        let view = logits.view(self);
+        let count = view.rows.count;
+        let partials = self.room::<u32>(view.partial_words())?;
         let columns = self.room(count * SUMMARY_COLUMNS)?;
-        let (partials, target) = (self.address(&partials), self.address(&columns));
-        if count > 0 {
-            self.launch_parts("summarize_parts", logits, &[partials])?;
-            self.launch_rows("summarize_rows", logits, partials, target)?;
-        }
+        self.launch_summaries(&view, self.address(&partials), self.address(&columns))?;
         Ok(GpuSummaries { columns, count })
     }
 
@@ -139,70 +252,72 @@ impl Gpu {
         summaries: &GpuSummaries,
         choices: &[Choice],
     ) -> Result<Vec<Option<u32>>> {
-        let LogitRows {
-            count, vocabulary, ..
-        } = logits.rows;
+        let view = logits.view(self);
+        let count = view.rows.count;
         assert_eq!(
             (count, count),
             (summaries.count, choices.len()),
             "a choice for each row"
         );
         let choices = self.upload(choices)?;
-        let candidates = self.room::<Candidate>(count * vocabulary.div_ceil(PART))?;
-        let ids = self.room::<u32>(count)?;
-        if count > 0 {
-            let (choices, candidates) = (self.address(&choices), self.address(&candidates));
-            let summaries = self.address(&summaries.columns);
-            self.launch_parts("pick_parts", logits, &[summaries, choices, candidates])?;
-            self.launch_rows("pick_rows", logits, candidates, self.address(&ids))?;
-        }
+        let candidates = self.room::<Candidate>(view.parts())?;
+        let ids = self.room(count)?;
+        let places = Picks {
+            columns: self.address(&summaries.columns),
+            choices: self.address(&choices),
+            candidates: self.address(&candidates),
+            ids: self.address(&ids),
+        };
+        self.launch_picks(&view, &places)?;
         let mut found = vec![0; count];
         self.read(&ids, &mut found)?;
-        let none = u32::MAX;
-        Ok(found
-            .into_iter()
-            .map(|id| (id != none).then_some(id))
-            .collect())
+        Ok(found.into_iter().map(token).collect())
+    }
+
+    /// `columns`: `[rows, SUMMARY_COLUMNS]`.
+    fn launch_summaries(&self, view: &View, partials: Address, columns: Address) -> Result<()> {
+        if view.rows.count == 0 {
+            return Ok(());
+        }
+        self.launch_parts("summarize_parts", view, &[partials])?;
+        self.launch_rows("summarize_rows", view, partials, columns)
+    }
+
+    fn launch_picks(&self, view: &View, places: &Picks) -> Result<()> {
+        if view.rows.count == 0 {
+            return Ok(());
+        }
+        let parts = [places.columns, places.choices, places.candidates];
+        self.launch_parts("pick_parts", view, &parts)?;
+        self.launch_rows("pick_rows", view, places.candidates, places.ids)
     }
 
     /// A block for each part of each row. `rest`: the arguments behind those that tell the rows.
-    fn launch_parts(&self, name: &str, logits: &GpuLogits, rest: &[Address]) -> Result<()> {
+    fn launch_parts(&self, name: &str, view: &View, rest: &[Address]) -> Result<()> {
         let LogitRows {
-            count,
-            vocabulary,
-            offset,
-            stride,
-        } = logits.rows;
-        let (kind, width) = (logits.dtype.name(), logits.dtype.bytes_per_weight());
-        let function = self.kernel(&format!("{name}_{kind}"))?;
-        let parts = vocabulary.div_ceil(PART);
-        let first = self.address(&logits.bytes) + (offset * width) as u64;
-        let (stride, vocabulary, parts_of_row) = (stride as u64, vocabulary as u32, parts as u32);
+            vocabulary, stride, ..
+        } = view.rows;
+        let function = self.kernel(&format!("{name}_{}", view.dtype.name()))?;
+        let (stride, vocabulary) = (stride as u64, vocabulary as u32);
+        let parts_of_row = view.parts_of_row() as u32;
         let mut launch = self.launch(function);
-        launch.arg(&first).arg(&stride).arg(&vocabulary);
+        launch.arg(&view.first).arg(&stride).arg(&vocabulary);
         launch.arg(&parts_of_row);
         for address in rest {
             launch.arg(address);
         }
         // SAFETY: the arguments are those of `SUMMARIZE_PARTS` and `PICK_PARTS`, in order. Block b reads
-        // `vocabulary` logits of row b / parts, which lie in the buffer, as checked when it was made, and
+        // `vocabulary` logits of row b / parts, which lie in the buffer, as checked when the view was made, and
         // writes element b of a buffer that has one for each block.
-        unsafe { launch.launch(grid((count * parts, 1), THREADS)?) }.map_err(failed)?;
+        unsafe { launch.launch(grid((view.parts(), 1), THREADS)?) }.map_err(failed)?;
         Ok(())
     }
 
     /// A warp for each row, which joins its parts `from` into `to`.
-    fn launch_rows(
-        &self,
-        name: &str,
-        logits: &GpuLogits,
-        from: Address,
-        to: Address,
-    ) -> Result<()> {
+    fn launch_rows(&self, name: &str, view: &View, from: Address, to: Address) -> Result<()> {
         let function = self.kernel(name)?;
-        let parts = logits.rows.vocabulary.div_ceil(PART) as u32;
-        let count = logits.rows.count as u64;
-        let blocks = logits.rows.count.div_ceil(BLOCK_ROWS);
+        let (parts, count) = (view.parts_of_row() as u32, view.rows.count as u64);
+        let blocks = view.rows.count.div_ceil(BLOCK_ROWS);
         let mut launch = self.launch(function);
         launch.arg(&from).arg(&parts).arg(&count).arg(&to);
         // SAFETY: the arguments are those of `summarize_rows` and `pick_rows`, in order. Each warp reads the

@@ -1,10 +1,11 @@
 //! How long kernels take on the device, beside what only reading the same bytes takes.
 
-use super::{Choice, Floats, Gpu, GpuLogits, GpuMatrix, LogitRows, failed, grid};
+use super::{Floats, Gpu, GpuLogits, GpuMatrix, LogitRows, failed, grid};
 use crate::{
     Result,
     bytes::SharedBytes,
     kernels::{Matrix, WeightType},
+    sampling::Choice,
 };
 use cudarc::driver::{CudaSlice, PushKernelArg as _};
 use std::time::Instant;

@@ -10,6 +10,7 @@
 
 mod activation;
 mod attention;
+mod graph;
 mod host;
 mod logits;
 mod matrix;
@@ -20,7 +21,9 @@ mod rope;
 mod source;
 
 pub(crate) use attention::Attention;
-pub use logits::{Choice, GpuLogits, GpuSummaries, LogitRows};
+pub(crate) use graph::Graphs;
+pub use logits::{GpuLogits, GpuSummaries, LogitRows};
+pub(crate) use logits::{GpuReadout, check_vocabulary};
 pub(crate) use matrix::GpuMatrix;
 pub use measure::{Effort, Timing};
 pub(crate) use norm::GpuNorm;
@@ -38,7 +41,10 @@ use cudarc::{
 use source::SOURCE;
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 /// Compute capability 8.0: every later card runs it, too.
@@ -86,6 +92,7 @@ const KERNELS: [&str; 26] = [
 pub struct Gpu {
     card: Card,
     stream: Arc<CudaStream>,
+    moves: AtomicU64,
 }
 
 /// What all that run on one GPU share, for as long as the process lives.
@@ -158,7 +165,11 @@ impl Gpu {
     pub fn open(ordinal: usize) -> Result<Self> {
         let card = Card::open(ordinal)?;
         let stream = card.context.new_stream().map_err(failed)?;
-        Ok(Self { card, stream })
+        Ok(Self {
+            card,
+            stream,
+            moves: AtomicU64::new(0),
+        })
     }
 
     /// What its maker calls it.
@@ -219,6 +230,25 @@ impl Gpu {
         self.stream.synchronize().map_err(failed)
     }
 
+    /// Waits for all before.
+    pub(crate) fn wait(&self) -> Result<()> {
+        self.stream.synchronize().map_err(failed)
+    }
+
+    /// Copies a part of `buffer`, which is there after [`Gpu::wait`].
+    ///
+    /// # Safety
+    /// The values live, unread, until then.
+    pub(crate) unsafe fn copy_part<T: DeviceRepr>(
+        &self,
+        buffer: &CudaSlice<T>,
+        begin: usize,
+        values: &mut [T],
+    ) -> Result<()> {
+        let place = buffer.slice(begin..begin + values.len());
+        self.stream.memcpy_dtoh(&place, values).map_err(failed)
+    }
+
     /// Grows a buffer, whose content is lost then, to at least `len` values.
     pub(crate) fn reserve<T: DeviceRepr>(
         &self,
@@ -227,8 +257,14 @@ impl Gpu {
     ) -> Result<()> {
         if buffer.len() < len {
             *buffer = self.room(len.next_power_of_two())?;
+            self.moves.fetch_add(1, Ordering::Relaxed);
         }
         Ok(())
+    }
+
+    /// How often a buffer has moved.
+    fn moves(&self) -> u64 {
+        self.moves.load(Ordering::Relaxed)
     }
 
     /// Where a buffer begins.

@@ -6,12 +6,19 @@ mod head;
 mod layer;
 mod places;
 
-use super::{attention::RowPlaces, head::Head, layer::Layer, pass::Pass, rotary::RotaryTable};
+use super::{
+    Readout,
+    attention::RowPlaces,
+    head::Head,
+    layer::Layer,
+    pass::{Pass, Rows},
+    rotary::RotaryTable,
+};
 use crate::{
     Error, Result,
     kernels::{
         Gpu,
-        cuda::{Floats, GpuMatrix, GpuNorm},
+        cuda::{Floats, GpuMatrix, GpuNorm, GpuReadout, Graphs, check_vocabulary},
     },
     kv::Step,
 };
@@ -36,7 +43,29 @@ pub(super) struct CudaPass {
     places: StepPlaces,
     buffers: LayerBuffers,
     head_buffers: HeadBuffers,
+    readout: GpuReadout,
+    graphs: Graphs<Recorded>,
+    copied_rows: u64,
 }
+
+/// Launches that are alike.
+#[derive(PartialEq, Eq, Hash)]
+enum Recorded {
+    /// The layers, and [`StepPlaces::shape`].
+    Layers(Range<usize>, [usize; 3]),
+    /// The head after a layer, or the model's own, the rows, and what is read of their logits.
+    Head(Option<usize>, usize, Reads),
+}
+
+/// What is read of rows of logits on the device.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Reads {
+    Logits,
+    Tokens,
+}
+
+/// Rows of a step beyond which launching it costs less than it does.
+const MOST_RECORDED_ROWS: usize = 32;
 
 /// Angles of every position, `[positions, half]` each.
 struct Rotary {
@@ -52,6 +81,7 @@ impl CudaPass {
         head: &Arc<Head>,
         rotary: &RotaryTable,
     ) -> Result<Self> {
+        check_vocabulary(head.vocabulary())?;
         Ok(Self {
             layers: layers
                 .iter()
@@ -71,6 +101,9 @@ impl CudaPass {
             places: StepPlaces::new(gpu)?,
             buffers: LayerBuffers::new(gpu)?,
             head_buffers: HeadBuffers::new(gpu)?,
+            readout: GpuReadout::new(gpu)?,
+            graphs: Graphs::new(),
+            copied_rows: 0,
             gpu: Arc::clone(gpu),
         })
     }
@@ -78,6 +111,7 @@ impl CudaPass {
 
 impl Pass for CudaPass {
     fn allocate(&mut self, floats: usize) -> Result<()> {
+        self.graphs.clear();
         // Not beside the one before.
         self.cache = self.gpu.room(0)?;
         self.cache = self.gpu.room(floats)?;
@@ -105,11 +139,16 @@ impl Pass for CudaPass {
         self.places.upload(gpu, rows, step, layers.clone())?;
         gpu.reserve(&mut self.hidden, hidden.len())?;
         gpu.write(hidden, &mut self.hidden)?;
-        for (index, layer) in self.layers[layers].iter().enumerate() {
-            let places = self.places.layer(gpu, index);
-            let x = &mut self.hidden;
-            layer.apply(gpu, &places, &self.rotary, &mut self.buffers, cache, x)?;
-        }
+        let key = Recorded::Layers(layers.clone(), self.places.shape());
+        let (x, buffers) = (&mut self.hidden, &mut self.buffers);
+        let launches = || {
+            for (index, layer) in self.layers[layers.clone()].iter().enumerate() {
+                let places = self.places.layer(gpu, index);
+                layer.apply(gpu, &places, &self.rotary, buffers, cache, x)?;
+            }
+            Ok(())
+        };
+        run(&mut self.graphs, gpu, rows.positions.len(), key, launches)?;
         gpu.read(&self.hidden, hidden)
     }
 
@@ -121,29 +160,76 @@ impl Pass for CudaPass {
             Ok((*layer, GpuHead::upload(gpu, head, shared)?))
         };
         self.exits = exits.iter().map(upload).collect::<Result<_>>()?;
+        self.graphs.clear();
         Ok(())
     }
 
     fn logits(&mut self, exit: Option<usize>, hidden: &[f32], out: &mut Vec<f32>) -> Result<()> {
-        let Self { gpu, .. } = self;
+        let rows = self.launch_head(exit, hidden, Reads::Logits)?;
+        self.copied_rows += rows as u64;
+        out.resize(rows * self.head.vocabulary(), 0.0);
+        self.gpu.read(&self.logits, out)
+    }
+
+    fn read(&mut self, rows: Rows<'_>, out: &mut Readout) -> Result<()> {
+        self.readout.take(&self.gpu, rows.choices)?;
+        self.launch_head(rows.exit, rows.hidden, Reads::Tokens)?;
+        let vocabulary = self.head.vocabulary();
+        out.begin(vocabulary);
+        let found = self.readout.read(&self.gpu, &mut out.summaries)?;
+        let chosen = found.zip(rows.choices);
+        out.set_tokens(chosen.map(|(token, choice)| token.filter(|_| choice.is_some())));
+        for (row, logits) in out.missing() {
+            // SAFETY: what is copied here stays where it is until the wait below.
+            unsafe { self.gpu.copy_part(&self.logits, row * vocabulary, logits)? };
+            self.copied_rows += 1;
+        }
+        self.gpu.wait()
+    }
+
+    fn copied_rows(&self) -> u64 {
+        self.copied_rows
+    }
+}
+
+impl CudaPass {
+    /// Takes rows of `hidden` through a head, into `logits` and what is read of them; returns how many.
+    fn launch_head(&mut self, exit: Option<usize>, hidden: &[f32], reads: Reads) -> Result<usize> {
+        let Self { gpu, logits, .. } = self;
         let trained = self.exits.iter().find(|(at, _)| Some(*at) == exit);
-        let head = trained.map_or(&self.head, |(_, head)| head);
+        let (place, head) = trained.map_or((None, &self.head), |(at, head)| (Some(*at), head));
         let rows = hidden.len() / head.features();
-        out.resize(rows * head.vocabulary(), 0.0);
         if rows == 0 {
-            return Ok(());
+            return Ok(0);
         }
         gpu.reserve(&mut self.hidden, hidden.len())?;
         gpu.write(hidden, &mut self.hidden)?;
-        head.apply(
-            gpu,
-            &self.hidden,
-            &mut self.head_buffers,
-            &mut self.logits,
-            rows,
-        )?;
-        gpu.read(&self.logits, out)
+        let (x, buffers, readout) = (&self.hidden, &mut self.head_buffers, &mut self.readout);
+        let launches = || {
+            head.apply(gpu, x, buffers, logits, rows)?;
+            match reads {
+                Reads::Logits => Ok(()),
+                Reads::Tokens => readout.launch(gpu, logits, head.vocabulary()),
+            }
+        };
+        let key = Recorded::Head(place, rows, reads);
+        run(&mut self.graphs, gpu, rows, key, launches)?;
+        Ok(rows)
     }
+}
+
+/// Runs launches as a recording where that pays.
+fn run(
+    graphs: &mut Graphs<Recorded>,
+    gpu: &Gpu,
+    rows: usize,
+    key: Recorded,
+    mut launches: impl FnMut() -> Result<()>,
+) -> Result<()> {
+    if rows > MOST_RECORDED_ROWS {
+        return launches();
+    }
+    graphs.run(gpu, key, launches)
 }
 
 /// A matrix with an optional bias, on the device.

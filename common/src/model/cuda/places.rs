@@ -53,22 +53,29 @@ impl StepPlaces {
         ids.dedup();
         let place = |id| ids.iter().position(|other| other == id).unwrap_or(0) as u32;
         let last = rows.positions.iter().max().copied().unwrap_or(0);
-        self.most_blocks = last / BLOCK_POSITIONS + 1;
-        self.layer_entries = ids.len() * self.most_blocks;
+        // Powers of two, so that few recordings serve a growing text.
+        self.most_blocks = (last / BLOCK_POSITIONS + 1).next_power_of_two();
+        self.layer_entries = ids.len().next_power_of_two() * self.most_blocks;
         self.rows = rows.positions.len();
         let words = &mut self.staged;
         words.clear();
         words.extend(rows.positions.iter().map(|&p| p as u32));
         words.extend(rows.sequences.iter().map(place));
-        for layer in layers {
-            for &id in &ids {
-                let end = words.len() + self.most_blocks;
+        for (index, layer) in layers.enumerate() {
+            for (place, &id) in ids.iter().enumerate() {
+                let begin = index * self.layer_entries + place * self.most_blocks;
+                words.resize(2 * self.rows + begin, 0);
                 words.extend(step.table(id, layer).iter().take(self.most_blocks));
-                words.resize(end, 0);
             }
         }
         gpu.reserve(&mut self.words, words.len())?;
         gpu.write(words, &mut self.words)
+    }
+
+    /// What the launches of the step's layers depend on, beside the layers themselves: rows, and the entries
+    /// and blocks of a layer's tables.
+    pub(super) fn shape(&self) -> [usize; 3] {
+        [self.rows, self.layer_entries, self.most_blocks]
     }
 
     /// Those of the layer with this place among the layers of the step.

@@ -90,7 +90,7 @@ impl Scheduler {
         let Self {
             parts,
             sequences,
-            summaries,
+            readout,
             ..
         } = self;
         let sequence = &mut sequences[index];
@@ -106,7 +106,7 @@ impl Scheduler {
         // The guess is the one token before the next draft.
         let guesses = position < plan.base_position;
         let drafted = position.saturating_sub(plan.base_position);
-        let summary = summaries[row];
+        let summary = readout.summaries()[row];
         let decision = foresight.policy.decide(ExitView {
             head,
             deepest: head + 1 == parts.decoder.band_ends().len(),

@@ -140,7 +140,7 @@ impl Scheduler {
         if self.sequences[index].session.ahead().is_some() {
             return self.foresee(index, head, row);
         }
-        let summary = self.summaries[row];
+        let summary = self.readout.summaries()[row];
         let decision = self.ask(index, head, summary);
         match decision {
             Decision::Stop(cause) => self.finish_draft(index, stop_reason(cause), Guess::Row(row)),
@@ -183,16 +183,14 @@ impl Scheduler {
     /// chosen (every token masked, say).
     pub(super) fn choose(&mut self, index: usize, row: usize) -> Option<u32> {
         let Self {
-            parts,
             sequences,
-            logits,
+            readout,
             scratch,
             ..
         } = self;
         let drafting = sequences[index].drafting.as_mut()?;
-        let vocabulary = parts.decoder.vocabulary();
-        let logits = &logits[row * vocabulary..(row + 1) * vocabulary];
-        let choice = drafting.sampler.choose(logits, &drafting.history, scratch);
+        let (sampler, reading) = (&drafting.sampler, readout.row(row));
+        let choice = sampler.choose_of(reading, &drafting.history, scratch);
         choice.ok()
     }
 

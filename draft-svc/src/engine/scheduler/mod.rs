@@ -7,7 +7,7 @@ mod streams;
 
 use super::{Command, Condition, EngineParts, Incoming, StreamKey, sequence::Sequence};
 use crate::Error;
-use dssd_common::{entropy::Summary, sampling::Scratch};
+use dssd_common::{model::Readout, sampling::Scratch};
 use dssd_proto::v1::{DrafterLoad, ExitHeadAgreement};
 use std::{
     sync::mpsc::Receiver,
@@ -27,8 +27,7 @@ pub(super) struct Scheduler {
     /// The device has failed, and computes nothing any more.
     broken: bool,
     hidden: Vec<f32>,
-    logits: Vec<f32>,
-    summaries: Vec<Summary>,
+    readout: Readout,
     scratch: Scratch,
 }
 
@@ -42,8 +41,7 @@ impl Scheduler {
             step_seconds: 0.0,
             broken: false,
             hidden: Vec::new(),
-            logits: Vec::new(),
-            summaries: Vec::new(),
+            readout: Readout::default(),
             scratch: Scratch::default(),
         }
     }

@@ -93,8 +93,7 @@ impl Scheduler {
             parts,
             sequences,
             hidden,
-            logits,
-            summaries,
+            readout,
             ..
         } = self;
         let rows_of = |parts: &EngineParts, index: usize, want: &Want| {
@@ -125,25 +124,23 @@ impl Scheduler {
         let rows = placed.iter().map(|(_, _, rows, _)| rows).sum();
         hidden.clear();
         let mut row = 0;
-        let mut readers = Vec::new();
+        let (mut readers, mut choices) = (Vec::new(), Vec::new());
         for (index, _, rows, want) in &placed {
             row += rows;
             if want.decides && sequences[*index].reads(band) {
                 hidden.extend_from_slice(&states[(row - 1) * width..row * width]);
                 readers.push(sequences[*index].key);
+                choices.push(sequences[*index].plain_choice());
             }
         }
         let begun = Instant::now();
         let layer = parts.decoder.band_ends()[band];
-        let vocabulary = parts.decoder.vocabulary();
-        parts.decoder.exit_logits(layer, hidden, logits)?;
-        parts
-            .decoder
-            .kernels()
-            .summarize(logits, vocabulary, summaries);
+        let decoder = &mut parts.decoder;
+        decoder.read(Some(layer), hidden, &choices, true, readout)?;
         let pass_time = Duration::from_secs_f64(pass_seconds) + begun.elapsed();
         parts.metrics.step(rows, pass_time);
-        for summary in summaries.iter() {
+        parts.metrics.copied_rows(parts.decoder.copied_rows());
+        for summary in readout.summaries() {
             parts.metrics.entropy(band, summary.entropy);
         }
         if placed

@@ -9,7 +9,7 @@ use super::{
     link::Link,
     logprobs::token_logprobs,
     output::Output,
-    pass::Passenger,
+    pass::{Passenger, ReadRow},
     request::GenerateRequest,
     work::{End, Outcome, PassResult, Turn, Work, WorkKind},
 };
@@ -21,7 +21,7 @@ use crate::{
 use dssd_common::{
     kv::{KvCache, PrefixKey, SequenceId},
     model::Decoder,
-    sampling::{self, History, Sampler, Scratch},
+    sampling::{self, Choice, History, Sampler, Scratch},
     tokenizer::TextStream,
 };
 use dssd_proto::v1::{self, PlainReason};
@@ -245,10 +245,19 @@ impl Generation {
             bands: work.bands.clone(),
             end: work.end,
             reads: work.logits_rows(),
+            choices: (0..work.logits_rows())
+                .map(|row| self.plain_choice(row))
+                .collect(),
             rule,
             // The end of a prompt goes through the whole model with the rest of it.
             leaves: rule.is_some() && matches!(work.kind, WorkKind::Plain(Some(_))),
         }
+    }
+
+    /// How row `row` of those that are read next gives its token, where that takes no logits.
+    fn plain_choice(&self, row: usize) -> Option<Choice> {
+        let choice = self.sampler.plain_choice(&self.history, row);
+        choice.filter(|_| self.request.logprobs.is_none())
     }
 
     /// Counts which layers were computed, while the cache still knows, and what came after the
@@ -287,12 +296,13 @@ impl Generation {
             if end.is_some() {
                 return Ok(None);
             }
-            let logits = pass.rows[row].logits;
-            let choice = self.sampler.choose(logits, &self.history, scratch);
+            let read = &pass.rows[row];
+            let sampler = &self.sampler;
+            let choice = sampler.choose_of(read.reading, &self.history, scratch);
             let identity = self.request.call.identity();
             let fault = |error| identity.in_log(|| Error::internal("choosing a token", error));
             let token = choice.map_err(fault)?;
-            end = self.take(token, logits)?;
+            end = self.take(token, read)?;
             Ok::<_, Error>(Some(token))
         })?;
         let exit = pass.rows.first().and_then(|row| row.exit);
@@ -316,10 +326,10 @@ impl Generation {
     }
 
     /// Takes one chosen token; says whether it ends the generation.
-    fn take(&mut self, token: u32, logits: &[f32]) -> Result<Option<End>> {
+    fn take(&mut self, token: u32, read: &ReadRow<'_>) -> Result<Option<End>> {
         let top = self.request.logprobs;
         let logprobs = top
-            .map(|top| token_logprobs(logits, token, top))
+            .map(|top| token_logprobs(read.logits()?, token, top))
             .transpose()?;
         self.history.push(token);
         let stop = self.output.push(token, logprobs)?.map(End::Stop);

@@ -60,6 +60,7 @@ impl Scheduler {
         parts
             .metrics
             .step(batch.rows(), batch.verified_rows(), seconds);
+        parts.metrics.copied_rows(parts.decoder.copied_rows());
         if pass.is_complete() {
             self.cost.observe(batch.rows(), seconds.as_secs_f64());
         }
