@@ -1,0 +1,18 @@
+"""Every overlay, and the compositions, keep every rule; and each rule notices when it is broken."""
+
+import pytest
+
+import links
+import pods
+from binaries import facts
+from manifests import renders
+from schemas import schema
+
+RULES = {rule.__name__: rule for rule in [schema, *pods.RULES, *links.RULES]}
+RENDERS = renders()
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("deployed", RENDERS)
+def test_keeps(deployed, rule):
+    assert not list(RULES[rule](RENDERS[deployed], facts()))
