@@ -1,5 +1,6 @@
 """Rules about what objects say of each other."""
 
+import re
 import urllib.parse
 
 import yaml
@@ -101,10 +102,10 @@ def drafters(objects, _facts):
 def references(objects, _facts):
     """What pods refer to is there: in the manifests, or named in README.md as made by hand."""
     secrets = {at(each, "spec", "secretName") for each in of_kind(objects, "Certificate")}
-    readme = README.read_text()
+    by_hand = re.findall(r"Secret\s`([^`]+)`", README.read_text())
 
     def secret(name):
-        return name in secrets or f"`{name}`" in readme
+        return name in secrets or name in by_hand
 
     for workload in of_kind(objects, *WORKLOADS):
         volumes = {each["name"]: each for each in at(pod_spec(workload), "volumes", default=[])}
@@ -222,7 +223,8 @@ def _peers(policies, deployment, direction, port):
         if matches(policy["spec"]["podSelector"], labels(deployment)):
             for rule in at(policy, "spec", direction, default=[]):
                 if port in [each["port"] for each in at(rule, "ports", default=[])]:
-                    found += rule[key]
+                    # A rule without peers is for everybody.
+                    found += rule.get(key) or [{}]
     return found
 
 
@@ -278,7 +280,8 @@ def autoscaling(objects, facts):
         for metric in scaler["spec"]["metrics"]:
             name = at(metric, "pods", "metric", "name")
             made = [each for each in rules if name == at(each, "name", "as", default=_series(each))]
-            if len(made) != 1 or exported.metrics.get(_series(made[0])) != "gauge":
+            series = re.findall(r"dssd_\w+", at(made, 0, "seriesQuery", default="") + at(made, 0, "metricsQuery", default=""))
+            if len(made) != 1 or {exported.metrics.get(each) for each in series} != {"gauge"}:
                 yield f"{title(scaler)}: {name} is no gauge of {title(target)}"
             limit = 1 if "ratio" in name else float(exported.variables["DSSD_MAX_SEQUENCES"])
             value = at(metric, "pods", "target", "averageValue")
