@@ -131,7 +131,7 @@ class Pod:
         """The exit status; fails if it takes longer."""
         return self._process.wait(seconds)
 
-    def kill(self):
+    def close(self):
         self._process.kill()
         self._process.wait()
 

@@ -1,15 +1,17 @@
 """The overlay cpu-demo, as its manifests say, in local processes."""
 
+import contextlib
 import re
 import subprocess
 import urllib.parse
 
+import grpc
 import pytest
 import yaml
 
 from binaries import FOLDER, facts
 from deployed import Pod, link_variables
-from manifests import ROOT, at, named, quantity, render
+from manifests import ROOT, at, named, of_kind, quantity, render, title
 from reflected import Reflected
 
 OBJECTS = render(ROOT / "k8s/overlays/cpu-demo")
@@ -18,21 +20,27 @@ TOKENS = 900
 LINK = re.compile(r"_SERVICE_HOST$|_SERVICE_PORT(_\w+)?$|_PORT(_\d+_(TCP|UDP|SCTP)(_PROTO|_PORT|_ADDR)?)?$")
 
 
-@pytest.fixture
-def pair():
+@contextlib.contextmanager
+def running(objects):
     """Both pods, ready."""
     started = []
     try:
-        draft = Pod(OBJECTS, "dssd-draft")
+        draft = Pod(objects, "dssd-draft")
         started.append(draft)
-        verify = Pod(OBJECTS, "dssd-verify", peers={"dssd-draft": draft})
+        verify = Pod(objects, "dssd-verify", peers={"dssd-draft": draft})
         started.append(verify)
         for pod in started:
             pod.start_up()
         yield draft, verify
     finally:
         for pod in started:
-            pod.kill()
+            pod.close()
+
+
+@pytest.fixture
+def pair():
+    with running(OBJECTS) as pods:
+        yield pods
 
 
 def dssd(*arguments):
@@ -106,6 +114,29 @@ def test_a_verifier_ends_what_runs(pair):
         verify.terminate()
         assert generation.whole() == undisturbed
     assert verify.wait(grace) == 0
+
+
+def test_a_drain_that_is_too_short_is_noticed():
+    objects = render(ROOT / "k8s/overlays/cpu-demo")
+    [config] = [each for each in of_kind(objects, "ConfigMap") if title(each).startswith("verify-settings")]
+    config["data"] |= {"DSSD_DRAIN_DELAY": "0", "DSSD_DRAIN_TIMEOUT": "0"}
+    with running(objects) as (_, verify), Reflected(verify.address("grpc")) as client:
+        generation = Generation(client)
+        verify.terminate()
+        with pytest.raises(grpc.RpcError):
+            generation.whole()
+
+
+def test_probes_and_settings_that_cannot_work_are_noticed():
+    objects = render(ROOT / "k8s/overlays/cpu-demo")
+    [config] = [each for each in of_kind(objects, "ConfigMap") if title(each).startswith("draft-settings")]
+    with contextlib.closing(Pod(objects, "dssd-draft")) as draft:
+        draft.start_up()
+        draft.container["readinessProbe"] = {"httpGet": {"path": "/ready", "port": "http"}}
+        assert not draft.probe("readinessProbe")
+    config["data"]["DSSD_WORK_AHEAD"] = "no"
+    with pytest.raises(AssertionError, match="ended before it listened"):
+        Pod(objects, "dssd-draft")
 
 
 def test_service_links_would_set_nothing():

@@ -29,7 +29,7 @@ def verify(secrets):
         yield started[1]
     finally:
         for pod in started:
-            pod.kill()
+            pod.close()
 
 
 def generate(verify, secrets, certificate="dssd-verify-client", tokens="dssd-client-tokens"):
