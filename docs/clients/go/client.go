@@ -43,6 +43,7 @@ var (
 	temperature  = flag.Float64("temperature", 0, "0: greedy")
 	topP         = flag.Float64("top-p", 1, "probability mass kept")
 	seed         = flag.Uint64("seed", 0, "unset: the server draws one")
+	ignoreEOS    = flag.Bool("ignore-eos", false, "go on after the end of the text")
 	policy       = flag.String("policy", "", "draft policy; unset: the server's")
 	deadline     = flag.Float64("deadline", 60, "`SECONDS` for all attempts")
 	cancelAfter  = flag.Int("cancel-after", 0, "cancel after so many `TOKENS`")
@@ -276,6 +277,7 @@ func request(prompt string) *pb.GenerateRequest {
 		Prompt:       &pb.GenerateRequest_Text{Text: prompt},
 		MaxNewTokens: &count,
 		Temperature:  &heat,
+		IgnoreEos:    *ignoreEOS,
 		Speculation:  &pb.Speculation{Policy: *policy, Trace: *trace},
 	}
 	// A field that is left out is unset, which is another thing than zero.

@@ -29,6 +29,7 @@ CHANNEL_OPTIONS = [
     # Finds out that a server vanished without a word.
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.max_pings_without_data", 0),
     ("grpc.max_reconnect_backoff_ms", 2_000),
     # A name with several addresses: all are used, by `dns:///NAME:PORT`.
     ("grpc.service_config", json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})),
@@ -194,6 +195,7 @@ def request(arguments):
         temperature=arguments.temperature,
         top_p=arguments.top_p,
         seed=arguments.seed,
+        ignore_eos=arguments.ignore_eos,
         speculation=generation_pb2.Speculation(policy=arguments.policy, trace=arguments.trace),
     )
 
@@ -226,6 +228,7 @@ def parse(command_line):
     parser.add_argument("--temperature", type=float, default=0, metavar="T", help="0: greedy")
     parser.add_argument("--top-p", type=float, metavar="P")
     parser.add_argument("--seed", type=int, metavar="N", help="unset: the server draws one")
+    parser.add_argument("--ignore-eos", action="store_true", help="go on after the end of the text")
     parser.add_argument("--policy", default="", help="draft policy; unset: the server's")
     parser.add_argument("--deadline", type=float, default=60, metavar="SECONDS", help="for all attempts")
     parser.add_argument("--cancel-after", type=int, metavar="TOKENS")

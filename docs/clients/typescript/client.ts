@@ -34,8 +34,8 @@ const CHANNEL_OPTIONS: grpc.ChannelOptions = {
 };
 
 const USAGE = `client.js [--endpoint HOST:PORT] [--tls-ca FILE] [--token-file FILE] [--max-new-tokens N]
-  [--temperature T] [--top-p P] [--seed N] [--policy POLICY] [--deadline SECONDS] [--cancel-after TOKENS]
-  [--trace] PROMPT`;
+  [--temperature T] [--top-p P] [--seed N] [--ignore-eos] [--policy POLICY] [--deadline SECONDS]
+  [--cancel-after TOKENS] [--trace] PROMPT`;
 
 const note = (text: string) => console.error(text);
 
@@ -50,6 +50,7 @@ function parse() {
       temperature: { type: "string", default: "0" },
       "top-p": { type: "string" },
       seed: { type: "string" },
+      "ignore-eos": { type: "boolean", default: false },
       policy: { type: "string", default: "" },
       deadline: { type: "string", default: "60" },
       "cancel-after": { type: "string" },
@@ -208,6 +209,7 @@ function request(asked: Arguments): GenerateRequest {
     temperature: Number(asked.temperature),
     ...(asked["top-p"] && { top_p: Number(asked["top-p"]) }),
     ...(asked.seed && { seed: asked.seed }),
+    ignore_eos: asked["ignore-eos"],
     speculation: { policy: asked.policy, trace: asked.trace },
   };
 }

@@ -51,6 +51,9 @@ struct Arguments {
     /// Unset: the server draws one
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
+    /// Go on after the end of the text
+    #[arg(long)]
+    ignore_eos: bool,
     /// Draft policy; unset: the server's
     #[arg(long, default_value = "")]
     policy: String,
@@ -72,6 +75,7 @@ impl Arguments {
             temperature: Some(self.temperature),
             top_p: self.top_p,
             seed: self.seed,
+            ignore_eos: self.ignore_eos,
             speculation: Some(Speculation {
                 policy: self.policy.clone(),
                 trace: self.trace,

@@ -1,0 +1,1 @@
+def run_checks(world): return 0
