@@ -1,6 +1,6 @@
 """Runs every interop check against a pair of services.
 
-Arguments: the folder of the binaries, and which command blocks to run: `fast`, or `full` for all.
+Arguments: the folder of the binaries, and `fast`, or `full`, which installs what is missing.
 """
 
 import collections
@@ -49,9 +49,8 @@ def make_secrets(folder):
 
 def make_ready(language, world, mode):
     """Follows a client's README. None: its tools are not at hand."""
-    if mode == "full" and language == "go" or programs.is_at_hand(language):
-        tag = "full" if language == "go" else "fast"
-        programs.follow_readme(language, tag, world.pair, world.binaries)
+    if programs.is_at_hand(language) or mode == "full" and programs.can_install():
+        programs.follow_readme(language, world.pair, world.binaries)
         return programs.program(language, world.binaries)
     print(f"skipped: {language}: its tools are not at hand", flush=True)
     return None

@@ -1,6 +1,7 @@
 """The client programs of docs/clients: how they are made ready, and how they are called."""
 
 import collections
+import os
 import pathlib
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 CLIENTS = ROOT / "docs/clients"
 PROGRAM_SECONDS = 60
 GO_TOOLS = ("go", "protoc", "protoc-gen-go", "protoc-gen-go-grpc")
+GO_SOURCES = pathlib.Path("/usr/share/gocode/src/google.golang.org/grpc")
 
 # Ended: the exit status, the text without its last line end, the lines of stderr.
 Outcome = collections.namedtuple("Outcome", ["status", "text", "notes"])
@@ -55,17 +57,24 @@ def finish(process, begun=b""):
     return Outcome(process.returncode, text, notes.decode().splitlines())
 
 
-def follow_readme(language, tag, pair, binaries):
-    """Runs the command blocks of a client's README, which make it ready and call it."""
-    blocks = command_blocks(CLIENTS / language / "README.md", tag)
-    assert blocks, f"the README of {language} has no `{tag}` commands"
+def is_at_hand(language):
+    return language != "go" or (all(map(shutil.which, GO_TOOLS)) and GO_SOURCES.is_dir())
+
+
+def can_install():
+    return os.geteuid() == 0 and shutil.which("apt-get") is not None
+
+
+def follow_readme(language, pair, binaries):
+    """Runs the command blocks of a client's README, which make it ready and call it; what is at hand is not
+    installed again."""
+    blocks = command_blocks(CLIENTS / language / "README.md", "full" if language == "go" else "fast")
+    if is_at_hand(language):
+        blocks = [block for block in blocks if not block.text.startswith("apt-get")]
+    assert blocks, f"the README of {language} has no commands"
     for block in blocks:
         output = run_block(block.text, pair, binaries)
     assert output.strip(), f"the README of {language} gives no text"
-
-
-def is_at_hand(language):
-    return language != "go" or all(map(shutil.which, GO_TOOLS))
 
 
 def program(language, binaries):

@@ -16,7 +16,7 @@ from services import GRPC, HTTP, Service, running
 
 PROMPT = "Once upon a time"
 LONG = ["--max-new-tokens", 1000, "--ignore-eos"]
-WAIT_SECONDS = 20
+WAIT_SECONDS = 10
 # So that a service ends soon.
 AT_ONCE = ["--drain-delay", "0", "--drain-timeout", "0"]
 RETRY_SECONDS = 1.2

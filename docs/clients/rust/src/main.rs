@@ -2,6 +2,7 @@
 
 mod generation;
 mod status;
+mod tls;
 
 use anyhow::{Context as _, Result, bail};
 use clap::Parser;
@@ -20,7 +21,7 @@ use std::{
 use tonic::{
     Request, Status,
     metadata::AsciiMetadataValue,
-    transport::{Certificate, Channel, ClientTlsConfig, Endpoint},
+    transport::{Channel, Endpoint},
 };
 
 const MAX_MESSAGE_BYTES: usize = 16 << 20;
@@ -92,16 +93,15 @@ impl Arguments {
         } else {
             "http"
         };
-        let mut endpoint = Endpoint::from_shared(format!("{scheme}://{}", self.endpoint))?
+        let endpoint = Endpoint::from_shared(format!("{scheme}://{}", self.endpoint))?
             // Finds out that a server vanished without a word.
             .http2_keep_alive_interval(Duration::from_secs(20))
             .keep_alive_timeout(Duration::from_secs(10))
             .connect_timeout(Duration::from_secs(5));
-        if let Some(file) = &self.tls_ca {
-            let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(fs::read(file)?));
-            endpoint = endpoint.tls_config(tls)?;
+        match &self.tls_ca {
+            Some(file) => tls::channel(&endpoint, file),
+            None => Ok(endpoint.connect_lazy()),
         }
-        Ok(endpoint.connect_lazy())
     }
 
     fn authorization(&self) -> Result<Option<AsciiMetadataValue>> {
