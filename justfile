@@ -25,10 +25,14 @@ lint:
 doc:
     RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
 
-# The services called from Python and Node.
+# The services called from other languages.
 interop:
     cargo build --workspace --bins
     tests/interop/run
+
+# The contract, by buf.
+contract:
+    tests/proto/run
 
 # The page in Chromium, and screenshots of it.
 page:

@@ -18,9 +18,9 @@ Pair = collections.namedtuple("Pair", ["verify", "draft", "verify_http"])
 
 
 class Service:
-    """One running service, on a port that the system chose."""
+    """One running service, on a port that the system chose unless told."""
 
-    def __init__(self, binary, *flags):
+    def __init__(self, binary, *flags, listen="127.0.0.1:0"):
         self.name = binary.name
         self.log = []
         self._addresses = {message: queue.SimpleQueue() for message in (GRPC, HTTP)}
@@ -29,7 +29,7 @@ class Service:
         environment["RUST_LOG"] = "info"
         self._process = subprocess.Popen(
             [
-                binary, "--listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0",
+                binary, "--listen", listen, "--http-listen", "127.0.0.1:0",
                 "--log-format", "json", *flags,
             ],
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment,
@@ -57,27 +57,32 @@ class Service:
         try:
             return self._process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
-            self._process.kill()
-            return self._process.wait()
+            return self.kill()
+
+    def kill(self):
+        """Ends the process without a word, and returns its exit status."""
+        self._process.kill()
+        return self._process.wait()
+
+
+@contextlib.contextmanager
+def running(binary, *flags, listen="127.0.0.1:0"):
+    """A service, which must end with status 0."""
+    service = Service(binary, *flags, listen=listen)
+    try:
+        yield service
+    except BaseException:
+        print(f"--- log of {service.name}\n{''.join(service.log)}")
+        raise
+    finally:
+        status = service.stop()
+    assert status == 0, f"{service.name} ended with status {status}"
 
 
 @contextlib.contextmanager
 def running_pair(binaries, *flags):
-    """Addresses of both services on the demo model; verify-svc has more flags. Both must end with status 0."""
-    services = []
-
-    def start(name, *flags):
-        services.append(Service(binaries / name, *flags))
-        return services[-1].wait_for_address(GRPC)
-
-    try:
-        draft = start("draft-svc")
-        verify = start("verify-svc", "--draft", f"http://{draft}", *flags)
-        yield Pair(verify, draft, services[-1].wait_for_address(HTTP))
-    except BaseException:
-        for service in services:
-            print(f"--- log of {service.name}\n{''.join(service.log)}")
-        raise
-    finally:
-        statuses = {service.name: service.stop() for service in reversed(services)}
-    assert not any(statuses.values()), f"exit statuses: {statuses}"
+    """Addresses of both services on the demo model; verify-svc has more flags."""
+    with running(binaries / "draft-svc") as drafter:
+        draft = drafter.wait_for_address(GRPC)
+        with running(binaries / "verify-svc", "--draft", f"http://{draft}", *flags) as verifier:
+            yield Pair(verifier.wait_for_address(GRPC), draft, verifier.wait_for_address(HTTP))
