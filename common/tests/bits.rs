@@ -311,6 +311,17 @@ impl Case {
         wander(&mut machine, &self.texts, &self.expected, &mut self.rng)
     }
 
+    /// One text in steps of one row, which a GPU launches as a recording from the third one on.
+    fn token_by_token(&self, machine: &mut Machine) -> usize {
+        let (text, expected) = (&self.texts[0], &self.expected[0]);
+        let id = machine.kv.open(CONTEXT).unwrap();
+        for (end, row) in (1..).zip(expected) {
+            let states = machine.advance(0, &[(id, end)], &[text]);
+            assert_eq!(&machine.logits(&states), row);
+        }
+        expected.len()
+    }
+
     /// Everything in one go, as a prefill of all sequences together.
     fn prefill(&self, machine: &mut Machine) -> Vec<(SequenceId, usize)> {
         let spans: Vec<_> = self
@@ -355,6 +366,7 @@ fn a_gpu_gives_the_same_bits() {
         compared += case.wander_on(&device, Kernels::new(1));
         let mut machine = Machine::on(&device, &case.checkpoint, Kernels::new(1), vec![LAYERS]);
         case.prefill(&mut machine);
+        compared += case.token_by_token(&mut machine);
     }
     assert!(
         compared > 50 * GPU_MODELS as usize,
