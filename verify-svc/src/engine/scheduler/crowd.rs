@@ -18,19 +18,23 @@ pub(super) struct Crowd {
     steps: usize,
     /// The most since then.
     since: usize,
-    /// When any ran last.
-    seen: Duration,
+    /// Since when none runs.
+    silent_since: Option<Duration>,
 }
 
 impl Crowd {
-    /// A step with so many generations at the time `now`.
-    pub(super) fn observe(&mut self, generations: usize, now: Duration) {
-        if generations > 0 {
-            self.forget(now);
-            self.seen = now;
+    /// A step with so many generations at the time `now`; whether it `computes`, or all of them wait.
+    pub(super) fn observe(&mut self, generations: usize, computes: bool, now: Duration) {
+        if generations == 0 {
+            self.silent_since.get_or_insert(now);
+        } else {
+            if self.is_forgotten(now) {
+                *self = Self::default();
+            }
+            self.silent_since = None;
         }
         self.since = self.since.max(generations);
-        self.steps += 1;
+        self.steps += usize::from(computes);
         if generations >= self.size {
             (self.size, self.since, self.steps) = (generations, 0, 0);
         } else if self.steps >= HELD_STEPS {
@@ -39,16 +43,14 @@ impl Crowd {
     }
 
     /// Whoever comes after a long silence is alone.
-    fn forget(&mut self, now: Duration) {
-        if now.saturating_sub(self.seen) > FORGOTTEN {
-            *self = Self::default();
-        }
+    fn is_forgotten(&self, now: Duration) -> bool {
+        let silence = self.silent_since.map(|since| now.saturating_sub(since));
+        silence.is_some_and(|silence| silence > FORGOTTEN)
     }
 
     /// How many to reckon with, if so many run at the time `now`.
     pub(super) fn size(&self, generations: usize, now: Duration) -> usize {
-        let silent = now.saturating_sub(self.seen) > FORGOTTEN;
-        let held = if silent { 0 } else { self.size };
+        let held = if self.is_forgotten(now) { 0 } else { self.size };
         held.max(generations)
     }
 }
@@ -61,7 +63,7 @@ mod tests {
     const NOW: Duration = Duration::from_secs(5);
 
     fn steps(crowd: &mut Crowd, count: usize, generations: usize) {
-        (0..count).for_each(|_| crowd.observe(generations, NOW));
+        (0..count).for_each(|_| crowd.observe(generations, true, NOW));
     }
 
     #[test]
@@ -95,7 +97,27 @@ mod tests {
         assert_eq!(crowd.size(1, NOW + FORGOTTEN), 8);
         let later = NOW + 2 * FORGOTTEN;
         assert_eq!(crowd.size(1, later), 1);
-        crowd.observe(1, later);
+        crowd.observe(1, true, later);
         assert_eq!(crowd.size(1, later), 1);
+    }
+
+    /// A step may take longer than a silence that is forgotten.
+    #[test]
+    fn slow_steps_are_no_silence() {
+        let mut crowd = Crowd::default();
+        steps(&mut crowd, 1, 2);
+        for step in 1..HELD_STEPS as u32 {
+            let now = NOW + step * 2 * FORGOTTEN;
+            crowd.observe(1, true, now);
+            assert_eq!(crowd.size(1, now + 2 * FORGOTTEN), 2);
+        }
+    }
+
+    #[test]
+    fn waiting_makes_nobody_forgotten() {
+        let mut crowd = Crowd::default();
+        steps(&mut crowd, 1, 2);
+        (0..5 * HELD_STEPS).for_each(|_| crowd.observe(1, false, NOW));
+        assert_eq!(crowd.size(1, NOW), 2);
     }
 }

@@ -27,6 +27,10 @@ impl Scheduler {
     /// Asks for a drafter, unless there is no room for drafts or they are known not to pay.
     pub(super) fn seek_drafter(&mut self, index: usize) {
         let room = self.draft_room(index) > 0;
+        self.seek_drafter_for(index, room);
+    }
+
+    fn seek_drafter_for(&mut self, index: usize, room: bool) {
         let Self {
             parts,
             generations,
@@ -48,10 +52,10 @@ impl Scheduler {
     }
 
     /// The same behind a round, if there is no drafter and enough is left to draft.
-    pub(super) fn seek_drafter_late(&mut self, index: usize) {
+    pub(super) fn seek_drafter_late(&mut self, index: usize, room: bool) {
         let generation = &self.generations[index];
         if generation.link.is_none() && generation.remaining() >= LEAST_DRAFTED {
-            self.seek_drafter(index);
+            self.seek_drafter_for(index, room);
         }
     }
 

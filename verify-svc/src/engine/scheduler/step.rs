@@ -20,9 +20,11 @@ const WIRE_ALLOWANCE: Duration = Duration::from_millis(10);
 impl Scheduler {
     /// Runs one pass over whatever is runnable.
     pub(super) fn step(&mut self) -> Wake {
-        self.crowd.observe(self.generations.len(), self.now());
         let (batch, wait) = self.plan();
-        if batch.rows() == 0 {
+        let computes = batch.rows() > 0;
+        self.crowd
+            .observe(self.generations.len(), computes, self.now());
+        if !computes {
             return wait.map_or(Wake::OnCommand, Wake::At);
         }
         match self.pass(&batch) {
@@ -142,7 +144,7 @@ impl Scheduler {
         }
         let room = self.draft_room(index);
         if outcome.end.is_none() {
-            self.seek_drafter_late(index);
+            self.seek_drafter_late(index, room > 0);
         }
         let hints = self.hints(index, room);
         let generation = &mut self.generations[index];
