@@ -1,0 +1,113 @@
+"""Runs the documented commands. Arguments: fast or full, the folder of the binaries, and files (all, if none)."""
+
+import collections
+import os
+import pathlib
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+
+from blocks import COMMANDS, TAGS, Fault, blocks
+from session import Session
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+BINARIES = ("draft-svc", "verify-svc", "dssd")
+# The services' default ports, which the documents use.
+PORTS = (50051, 50052, 9090, 9091)
+PORT_SECONDS = 10
+SECONDS = {"fast": 120, "full": 3600}
+# Pages of measurements quote commands as they were typed then.
+NOT_DOCUMENTS = ("docs/measurements/",)
+
+
+def repository():
+    """Tracked files, and new ones that git does not ignore."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    return [name for name in sorted(set(names.split("\0"))) if (ROOT / name).is_file()]
+
+
+def documents(names):
+    """The Markdown files whose blocks count."""
+    def counts(name):
+        told = name in ("README.md", "k8s/README.md") or name.startswith("docs/")
+        return told and name.endswith(".md") and not name.startswith(NOT_DOCUMENTS)
+
+    return [name for name in names if counts(name)]
+
+
+def workplace(folder, names, binaries):
+    """A copy of the repository, with release binaries, in which commands may write."""
+    work = folder / "work"
+    for name in names:
+        (work / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, work / name)
+    release = work / "target/release"
+    release.mkdir(parents=True)
+    for binary in BINARIES:
+        (release / binary).symlink_to(binaries / binary)
+
+
+def environment():
+    """That of the caller, without settings that change what the documents say."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("DSSD_", "OTEL_"))}
+    return kept | {"NO_COLOR": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def in_use(port):
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return True
+    return False
+
+
+def check_ports(file):
+    """Waits for the ports of services that just ended."""
+    deadline = time.monotonic() + PORT_SECONDS
+    for port in PORTS:
+        while in_use(port):
+            if time.monotonic() > deadline:
+                raise Fault(f"{file}: port {port} is in use, and the document needs it; end what listens there")
+            time.sleep(0.1)
+
+
+def run_file(file, runnable, names, binaries, seconds):
+    check_ports(file)
+    with tempfile.TemporaryDirectory(prefix="documents-") as folder:
+        folder = pathlib.Path(folder)
+        workplace(folder, names, binaries)
+        Session(file, runnable, folder, environment(), seconds).run()
+
+
+def run(mode, binaries, files):
+    wanted = ("fast",) if mode == "fast" else ("fast", "full")
+    names = repository()
+    found = {file: blocks(file, (ROOT / file).read_text()) for file in files or documents(names)}
+    there, ran = collections.Counter(), collections.Counter()
+    for file, of_file in found.items():
+        there.update(block.tag for block in of_file)
+        runnable = [block for block in of_file if block.tag in wanted and block.language in COMMANDS]
+        if runnable:
+            begun = time.monotonic()
+            run_file(file, runnable, names, binaries, SECONDS[mode])
+            ran.update(block.tag for block in runnable)
+            print(f"ok: {file}, {len(runnable)} blocks, {time.monotonic() - begun:.0f} s", flush=True)
+    print("documents: " + ", ".join(f"{there[tag]} {tag} ({ran[tag]} ran)" for tag in TAGS))
+
+
+def main():
+    mode, binaries, *files = sys.argv[1:]
+    try:
+        run(mode, pathlib.Path(binaries), files)
+    except Fault as fault:
+        sys.exit(str(fault))
+
+
+if __name__ == "__main__":
+    main()
