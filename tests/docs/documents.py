@@ -18,6 +18,8 @@ BINARIES = ("draft-svc", "verify-svc", "dssd")
 # The services' default ports, which the documents use.
 PORTS = (50051, 50052, 9090, 9091)
 PORT_SECONDS = 10
+# Tools that no package index has. Blocks that call one are left out, and told, where it is not on the PATH.
+RARE_TOOLS = ("grpcurl",)
 SECONDS = {"fast": 120, "full": 3600}
 # Pages of measurements quote commands as they were typed then.
 NOT_DOCUMENTS = ("docs/measurements/",)
@@ -77,12 +79,29 @@ def check_ports(file):
             time.sleep(0.1)
 
 
-def run_file(file, runnable, names, binaries, seconds):
+def absent_tool(block):
+    """The tool that a block needs and this machine lacks, if any."""
+    words = {line.split()[0] for line in block.text if line.split()}
+    return next((tool for tool in RARE_TOOLS if tool in words and not shutil.which(tool)), None)
+
+
+def runnable(blocks, wanted):
+    """The blocks to run; those that cannot be are told."""
+    for block in blocks:
+        if block.tag in wanted and block.language in COMMANDS:
+            tool = absent_tool(block)
+            if tool is None:
+                yield block
+            else:
+                print(f"skipped: {block.file}:{block.line}: {tool} is not here", flush=True)
+
+
+def run_file(file, chosen, names, binaries, seconds):
     check_ports(file)
     with tempfile.TemporaryDirectory(prefix="documents-") as folder:
         folder = pathlib.Path(folder)
         workplace(folder, names, binaries)
-        Session(file, runnable, folder, environment(), seconds).run()
+        Session(file, chosen, folder, environment(), seconds).run()
 
 
 def run(mode, binaries, files):
@@ -92,12 +111,12 @@ def run(mode, binaries, files):
     there, ran = collections.Counter(), collections.Counter()
     for file, of_file in found.items():
         there.update(block.tag for block in of_file)
-        runnable = [block for block in of_file if block.tag in wanted and block.language in COMMANDS]
-        if runnable:
+        chosen = list(runnable(of_file, wanted))
+        if chosen:
             begun = time.monotonic()
-            run_file(file, runnable, names, binaries, SECONDS[mode])
-            ran.update(block.tag for block in runnable)
-            print(f"ok: {file}, {len(runnable)} blocks, {time.monotonic() - begun:.0f} s", flush=True)
+            run_file(file, chosen, names, binaries, SECONDS[mode])
+            ran.update(block.tag for block in chosen)
+            print(f"ok: {file}, {len(chosen)} blocks, {time.monotonic() - begun:.0f} s", flush=True)
     print("documents: " + ", ".join(f"{there[tag]} {tag} ({ran[tag]} ran)" for tag in TAGS))
 
 

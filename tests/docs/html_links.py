@@ -42,6 +42,8 @@ def fault(folder, pages, path, target):
     name = urllib.parse.unquote(parts.path)
     # The page for absent addresses is served anywhere, so its links are absolute.
     aim = (folder / name[1:] if name.startswith("/") else path.parent / name if name else path).resolve()
+    if aim.is_dir():
+        aim = aim / "index.html"
     if not aim.is_file():
         return "no such file"
     anchor = urllib.parse.unquote(parts.fragment)

@@ -1,4 +1,6 @@
-"""A preprocessor of mdBook: links to what is not in the book lead to the repository instead."""
+"""A preprocessor of mdBook: links to what is not in the book lead to the repository instead.
+
+In the book README.md is index.html, as mdBook has it, so links to it lead there."""
 
 import json
 import posixpath
@@ -27,7 +29,7 @@ def outside(target, chapter, inside, repository):
         return target
     path = posixpath.normpath(posixpath.join("docs", posixpath.dirname(chapter), parts.path))
     if path in inside:
-        return target
+        return re.sub(r"\bREADME\.md(?=#|$)", "index.md", target)
     kind = "tree" if (ROOT / path).is_dir() else "blob"
     anchor = f"#{parts.fragment}" if parts.fragment else ""
     return f"{repository}/{kind}/main/{path}{anchor}"

@@ -1,11 +1,14 @@
 """What the runner of documented commands must catch."""
 
+import contextlib
+import io
 import pathlib
 import socket
 import tempfile
 import textwrap
 import time
 import unittest
+import unittest.mock
 
 import documents
 from blocks import Fault, blocks
@@ -56,6 +59,29 @@ class Tags(unittest.TestCase):
     def test_other_languages_need_none(self):
         text = document("```yaml\na: 1\n```\n\n```sh gpu\nfalse\n```")
         self.assertEqual([block.tag for block in blocks("doc.md", text)], ["gpu"])
+
+
+class Choice(unittest.TestCase):
+    TEXT = document("```sh fast\ntrue\n```\n\n```sh full\nfalse\n```\n\n```sh cluster\nfalse\n```")
+
+    def chosen(self, text, *wanted):
+        found = documents.runnable(blocks("doc.md", text), wanted)
+        return [block.line for block in found]
+
+    def test_only_wanted_tags_are_run(self):
+        self.assertEqual(self.chosen(self.TEXT, "fast"), [1])
+        self.assertEqual(self.chosen(self.TEXT, "fast", "full"), [1, 5])
+
+    def test_only_a_rare_tool_may_be_absent(self):
+        text = document("```sh full\ngrpcurl -plaintext\n```\n\n```sh full\nabsent-tool\n```")
+        with unittest.mock.patch("shutil.which", return_value=None):
+            with contextlib.redirect_stdout(io.StringIO()) as told:
+                self.assertEqual(self.chosen(text, "full"), [5])
+        self.assertEqual(told.getvalue(), "skipped: doc.md:1: grpcurl is not here\n")
+
+    def test_measurements_are_no_documents(self):
+        names = ["README.md", "docs/a.md", "docs/measurements/b.md", "models/c.md", "k8s/README.md"]
+        self.assertEqual(documents.documents(names), ["README.md", "docs/a.md", "k8s/README.md"])
 
 
 class Commands(unittest.TestCase):
