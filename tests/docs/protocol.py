@@ -142,13 +142,13 @@ SECTIONS = [("message", m.name) for file in FILES for m in file.message_type]
 SECTIONS += [("enum", e.name) for file in FILES for e in file.enum_type]
 
 
-def main():
+def main(arguments):
     page = HEAD + "\n" + "\n".join(Page(file).text() for file in FILES).rstrip() + "\n"
-    if sys.argv[1:] == ["update"]:
+    if arguments == ["update"]:
         PAGE.write_text(page)
     if not PAGE.exists() or PAGE.read_text() != page:
         sys.exit("docs/protocol.md is not what the .proto files say: run tests/docs/book update")
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -1,8 +1,14 @@
 """What the checks of the book's own pages must catch."""
 
+import pathlib
+import shutil
+import tempfile
 import unittest
+import unittest.mock
 
+import build
 import outside
+import protocol
 import runbook
 
 ALERTS = """
@@ -52,3 +58,39 @@ class Outside(unittest.TestCase):
             self.led("../../README.md#call-it"), "https://example.org/it/blob/main/README.md#call-it"
         )
         self.assertEqual(self.led("../../proto/src"), "https://example.org/it/tree/main/proto/src")
+
+
+class Folder(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.root = pathlib.Path(folder.name)
+
+
+class Protocol(Folder):
+    def test_a_page_that_is_not_fresh(self):
+        page = self.root / "protocol.md"
+        with unittest.mock.patch.object(protocol, "PAGE", page):
+            protocol.main(["update"])
+            protocol.main([])
+            page.write_text(page.read_text().replace("Text generation", "Generation"))
+            with self.assertRaises(SystemExit):
+                protocol.main([])
+
+
+@unittest.skipUnless(shutil.which("mdbook"), "needs mdbook")
+class Build(Folder):
+    def built(self, chapter, summary="[One](one.md)"):
+        (self.root / "book.toml").write_text('[book]\nsrc = "."\n[build]\ncreate-missing = false\n')
+        (self.root / "SUMMARY.md").write_text(f"# Book\n\n{summary}\n")
+        (self.root / "one.md").write_text(chapter)
+        return build.fault(self.root, self.root / "out")
+
+    def test_a_good_book(self):
+        self.assertIsNone(self.built("# One\n"))
+
+    def test_a_warning(self):
+        self.assertIn("absent.md", self.built("# One\n\n{{#include absent.md}}\n"))
+
+    def test_a_missing_chapter(self):
+        self.assertIn("absent.md", self.built("# One\n", "[Two](absent.md)"))

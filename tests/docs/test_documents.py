@@ -155,5 +155,8 @@ class Commands(unittest.TestCase):
             taken.bind(("127.0.0.1", 0))
             taken.listen()
             port = taken.getsockname()[1]
-            self.assertTrue(documents.in_use(port))
-        self.assertFalse(documents.in_use(port))
+            with unittest.mock.patch.multiple(documents, PORTS=(port,), PORT_SECONDS=0.2):
+                with self.assertRaisesRegex(Fault, f"doc.md: port {port} is in use"):
+                    documents.check_ports("doc.md")
+        with unittest.mock.patch.multiple(documents, PORTS=(port,), PORT_SECONDS=0.2):
+            documents.check_ports("doc.md")
