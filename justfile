@@ -39,6 +39,15 @@ page:
     cargo build --workspace --bins
     tests/page/run
 
+# The book, in target/book, and every link of it.
+book *ARGS:
+    tests/docs/book {{ARGS}}
+
+# The documented commands; `just documents full` runs the long ones, too.
+documents MODE="fast":
+    cargo build --release --workspace --bins
+    tests/docs/run {{MODE}}
+
 # Lints and tests for AArch64, under qemu on other machines.
 neon:
     .ci/neon
