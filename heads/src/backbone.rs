@@ -6,9 +6,33 @@ use dssd_common::{
     entropy::Summary,
     kernels::{Kernels, WeightType},
     kv::KvCache,
-    model::{Decoder, DecoderOptions, Span},
+    model::{Decoder, DecoderOptions, Device, Span},
 };
 use std::sync::Arc;
+
+/// Where the frozen model runs, and what it runs on there.
+#[derive(Clone)]
+pub struct Machine {
+    /// For the passes of the model. What heads learn is computed on the CPU.
+    pub device: Device,
+    /// The CPU's.
+    pub kernels: Arc<Kernels>,
+}
+
+impl Machine {
+    /// So many threads of the CPU.
+    pub fn cpu(threads: usize) -> Self {
+        Self::new(Device::Cpu, threads)
+    }
+
+    /// A device, beside so many threads of the CPU.
+    pub fn new(device: Device, threads: usize) -> Self {
+        Self {
+            device,
+            kernels: Arc::new(Kernels::new(threads)),
+        }
+    }
+}
 
 /// The model, cut into bands at the exits.
 pub struct Backbone {
@@ -41,10 +65,10 @@ impl Backbone {
     /// most `windows` windows of at most `longest` tokens.
     ///
     /// # Errors
-    /// If a tensor is unfit, or an exit is not inside the model.
+    /// If a tensor is unfit, an exit is not inside the model, or the device fails.
     pub fn load(
         checkpoint: &Checkpoint,
-        kernels: Arc<Kernels>,
+        machine: &Machine,
         exits: &[usize],
         windows: usize,
         longest: usize,
@@ -56,11 +80,12 @@ impl Backbone {
             compute: None::<WeightType>,
             max_context: longest,
         };
-        let decoder = Decoder::load(checkpoint, kernels, options)?;
+        let kernels = Arc::clone(&machine.kernels);
+        let mut decoder = Decoder::load_on(&machine.device, checkpoint, kernels, options)?;
         let layout = decoder.kv_layout();
         let bytes = windows * layout.blocks_for(longest) * layout.block_bytes();
         Ok(Self {
-            kv: KvCache::new(layout, bytes)?,
+            kv: decoder.kv_cache(bytes)?,
             decoder,
             exits: exits.to_vec(),
             longest,

@@ -1,9 +1,11 @@
 //! Text that the model writes itself: self-supervision needs no corpus.
 
-use crate::{Error, Result, backbone::Backbone};
+use crate::{
+    Error, Result,
+    backbone::{Backbone, Machine},
+};
 use dssd_common::{
     checkpoint::Checkpoint,
-    kernels::Kernels,
     kv::SequenceId,
     model::Span,
     sampling::{History, Sampler, SamplingParams, Scratch},
@@ -13,7 +15,6 @@ use std::{
     fs::File,
     io::{BufWriter, Write as _},
     path::Path,
-    sync::Arc,
 };
 
 /// Documents written at once: a pass of many rows costs little more than one of few.
@@ -60,7 +61,7 @@ struct Writing {
 /// written.
 pub fn write_self_text(
     checkpoint: &Checkpoint,
-    threads: usize,
+    machine: &Machine,
     settings: &SelfTextSettings,
     tokens: usize,
     path: &Path,
@@ -75,7 +76,7 @@ pub fn write_self_text(
             Error::setting("self", reason)
         })?;
     let prompts = std::iter::repeat(vec![begin]);
-    let mut author = Author::new(checkpoint, threads, settings, Box::new(prompts))?;
+    let mut author = Author::new(checkpoint, machine, settings, Box::new(prompts))?;
     // The file appears whole or not at all: a cut one would pass for a short one.
     let partial = path.with_extension("partial");
     let io = |error| Error::io(&partial, error);
@@ -105,12 +106,12 @@ pub fn write_self_text(
 /// If a setting is out of range, or a prompt leaves no room.
 pub fn continuations(
     checkpoint: &Checkpoint,
-    threads: usize,
+    machine: &Machine,
     settings: &SelfTextSettings,
     prompts: Vec<Vec<u32>>,
     observer: &mut dyn FnMut(usize),
 ) -> Result<Vec<Written>> {
-    let mut author = Author::new(checkpoint, threads, settings, Box::new(prompts.into_iter()))?;
+    let mut author = Author::new(checkpoint, machine, settings, Box::new(prompts.into_iter()))?;
     let mut written = Vec::new();
     while !author.is_done() {
         written.extend(author.step()?);
@@ -133,7 +134,7 @@ struct Author<'a> {
 impl<'a> Author<'a> {
     fn new(
         checkpoint: &Checkpoint,
-        threads: usize,
+        machine: &Machine,
         settings: &'a SelfTextSettings,
         mut prompts: Box<dyn Iterator<Item = Vec<u32>> + 'a>,
     ) -> Result<Self> {
@@ -145,9 +146,8 @@ impl<'a> Author<'a> {
         if settings.temperatures.is_empty() {
             return Err(Error::setting("temperature", "names no temperature"));
         }
-        let kernels = Arc::new(Kernels::new(threads));
         Ok(Self {
-            backbone: Backbone::load(checkpoint, kernels, &[], AT_ONCE, settings.longest)?,
+            backbone: Backbone::load(checkpoint, machine, &[], AT_ONCE, settings.longest)?,
             next: prompts.next(),
             prompts,
             ends: checkpoint.generation_defaults().eos_token_ids.clone(),
@@ -268,7 +268,14 @@ mod tests {
         let prompts: Vec<Vec<u32>> = (1..40).map(|i| vec![0, 300 + i, 40, 50 + i]).collect();
         let write = |threads| {
             let prompts = prompts.clone();
-            continuations(&checkpoint, threads, &settings, prompts, &mut |_| ()).unwrap()
+            continuations(
+                &checkpoint,
+                &Machine::cpu(threads),
+                &settings,
+                prompts,
+                &mut |_| (),
+            )
+            .unwrap()
         };
         let (once, again) = (write(1), write(2));
         assert_eq!(once, again);

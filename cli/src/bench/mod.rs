@@ -2,6 +2,7 @@
 
 mod bandwidth;
 mod decode;
+pub(crate) mod device;
 mod kernels;
 mod load;
 pub(crate) mod pair;

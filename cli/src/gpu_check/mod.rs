@@ -93,7 +93,7 @@ pub(crate) async fn run(args: Args) -> Result<bool> {
         Effort::FULL
     };
     match gpu.measure(effort) {
-        Ok(timings) => report.timings = timings.into_iter().map(Into::into).collect(),
+        Ok(timings) => report.timings = timings.into(),
         Err(error) => report.fail("timings", &error.into()),
     }
     drop(stages);

@@ -1,9 +1,8 @@
 //! What the check found.
 
 use super::Checked;
-use crate::{check, pair::Model};
+use crate::{bench::device::Timings, check, pair::Model};
 use anyhow::{Error, Result};
-use dssd_common::kernels::Timing;
 use serde::Serialize;
 use std::fmt;
 
@@ -14,7 +13,7 @@ pub(super) struct Report {
     /// Comparisons with the CPU that found no difference.
     pub(super) checked: Vec<Checked>,
     pub(super) pair: Vec<Equality>,
-    pub(super) timings: Vec<Timed>,
+    pub(super) timings: Timings,
     /// Why the check failed; empty if it did not.
     pub(super) failures: Vec<String>,
 }
@@ -28,15 +27,6 @@ pub(super) struct Equality {
     /// Drafted tokens, right or wrong: without any, nothing was compared.
     drafted_tokens: u64,
     failures: Vec<String>,
-}
-
-/// One kernel.
-#[derive(Serialize)]
-pub(super) struct Timed {
-    name: String,
-    microseconds: f64,
-    /// Bytes that it must read, in 10⁹ a second.
-    gigabytes_per_second: f64,
 }
 
 impl Equality {
@@ -57,23 +47,13 @@ impl Equality {
     }
 }
 
-impl From<Timing> for Timed {
-    fn from(timing: Timing) -> Self {
-        Self {
-            microseconds: 1e6 * timing.seconds,
-            gigabytes_per_second: timing.bytes as f64 / timing.seconds.max(1e-12) / 1e9,
-            name: timing.name,
-        }
-    }
-}
-
 impl Report {
     pub(super) fn new(gpu: &str) -> Self {
         Self {
             gpu: gpu.to_owned(),
             checked: Vec::new(),
             pair: Vec::new(),
-            timings: Vec::new(),
+            timings: Timings::default(),
             failures: Vec::new(),
         }
     }
@@ -117,18 +97,7 @@ impl fmt::Display for Report {
                 "{model:12} {tokens_compared:9} tokens of the pair, {differing_tokens} differ"
             )?;
         }
-        writeln!(
-            f,
-            "\nkernel                                          us      GB/s"
-        )?;
-        for timed in &self.timings {
-            let Timed {
-                name,
-                microseconds,
-                gigabytes_per_second,
-            } = timed;
-            writeln!(f, "{name:42} {microseconds:8.2} {gigabytes_per_second:9.1}")?;
-        }
+        writeln!(f, "\n{}", self.timings)?;
         let all = self.pair.iter().flat_map(|pair| &pair.failures);
         for failure in self.failures.iter().chain(all) {
             writeln!(f, "FAILED       {failure}")?;

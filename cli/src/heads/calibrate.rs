@@ -9,16 +9,15 @@ use clap::{Args, ValueEnum};
 use dssd_common::{
     checkpoint::Checkpoint,
     exit::{Calibration, ExitHeads},
-    kernels::Kernels,
-    serve::open_model,
+    serve::{DeviceName, open_model},
 };
 use dssd_heads::{
-    backbone::Backbone,
+    backbone::{Backbone, Machine},
     calibrate::{CalibrationSettings, Rule, Source, TEMPERATURES, Window, calibrate, collect},
     corpus::{Encoder, text_hash},
     self_text::SelfTextSettings,
 };
-use std::{path::PathBuf, sync::Arc};
+use std::path::PathBuf;
 
 const DEFAULT_DELTA: f64 = 0.1;
 const DEFAULT_PROMPT_TOKENS: usize = 16;
@@ -76,6 +75,9 @@ pub(crate) struct CalibrateArgs {
     /// Also write one line for each document, token and head (comma-separated)
     #[arg(long, value_name = "FILE")]
     dump: Option<PathBuf>,
+    /// Where the model and its heads run: cpu, cuda or cuda:N
+    #[arg(long, default_value_t = DeviceName::Cpu)]
+    device: DeviceName,
     /// Threads; default: as many as the machine runs at once
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
@@ -121,11 +123,11 @@ pub(super) fn run(mut args: CalibrateArgs) -> Result<bool> {
         .window
         .unwrap_or(checkpoint.config().max_positions.min(256));
     let threads = args.threads.unwrap_or_else(available_threads);
+    let machine = Machine::new(args.device.open()?, threads);
     let encoder = Encoder::new(&checkpoint, tokenizer);
-    let windows = windows(&args, &checkpoint, &encoder, window, threads)?;
+    let windows = windows(&args, &checkpoint, &encoder, window, &machine)?;
     let exits: Vec<usize> = heads.heads.iter().map(|head| head.layer).collect();
-    let kernels = Arc::new(Kernels::new(threads));
-    let mut backbone = Backbone::load(&checkpoint, kernels, &exits, WINDOWS_AT_ONCE, window)?;
+    let mut backbone = Backbone::load(&checkpoint, &machine, &exits, WINDOWS_AT_ONCE, window)?;
     let positions = windows
         .iter()
         .map(|window| window.tokens.len() - 1 - window.first);
@@ -189,7 +191,7 @@ fn windows(
     checkpoint: &Checkpoint,
     encoder: &Encoder,
     window: usize,
-    threads: usize,
+    machine: &Machine,
 ) -> Result<Vec<Window>> {
     let texts = args
         .documents
@@ -203,7 +205,7 @@ fn windows(
         longest: window,
         seed: args.seed,
     };
-    continued(checkpoint, threads, &settings, &texts, beginning)
+    continued(checkpoint, machine, &settings, &texts, beginning)
 }
 
 fn print(calibration: &Calibration, positions: usize) {

@@ -7,9 +7,10 @@ use dssd_common::{
     checkpoint::lm_head_name,
     exit::{DEFAULT_EXITS, placement},
     kernels::WeightType,
-    serve::open_model,
+    serve::{DeviceName, open_model},
 };
 use dssd_heads::{
+    backbone::Machine,
     self_text::{SelfTextSettings, write_self_text},
     train::{Event, Kind, Material, Outcome, Quality, Recipe, TrainSettings, check_folder, train},
 };
@@ -92,6 +93,9 @@ pub(crate) struct TrainArgs {
     /// Seed of the order of the text, of random starts and of --self
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
+    /// Where the model runs: cpu, cuda or cuda:N; heads learn on the CPU
+    #[arg(long, default_value_t = DeviceName::Cpu)]
+    device: DeviceName,
     /// Threads; default: as many as the machine runs at once
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
@@ -134,7 +138,10 @@ pub(super) fn run(args: TrainArgs) -> Result<bool> {
         text: args.text.clone(),
         held_out: args.held_out.clone(),
         out: args.out.clone(),
-        threads: args.threads.unwrap_or_else(available_threads),
+        machine: Machine::new(
+            args.device.open()?,
+            args.threads.unwrap_or_else(available_threads),
+        ),
     };
     if let Some(tokens) = args.self_tokens {
         material
@@ -224,7 +231,7 @@ fn self_text(
     let observer = &mut |written| bar.set_position(written as u64);
     write_self_text(
         &material.checkpoint,
-        material.threads,
+        &material.machine,
         &settings,
         tokens,
         &path,

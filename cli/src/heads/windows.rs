@@ -5,6 +5,7 @@ use anyhow::{Context as _, Result};
 use clap::ValueEnum;
 use dssd_common::{checkpoint::Checkpoint, exit::ExitHeads};
 use dssd_heads::{
+    backbone::Machine,
     calibrate::Window,
     corpus::{Corpus, Encoder, HELD_OUT_SHARE, held_out},
     self_text::{SelfTextSettings, continuations},
@@ -78,7 +79,7 @@ impl Documents {
 /// If no window is as long.
 pub(super) fn continued(
     checkpoint: &Checkpoint,
-    threads: usize,
+    machine: &Machine,
     settings: &SelfTextSettings,
     texts: &[Window],
     beginning: usize,
@@ -94,7 +95,7 @@ pub(super) fn continued(
     );
     let bar = progress(prompts.len(), "the model continues the texts")?;
     let observer = &mut |done| bar.set_position(done as u64);
-    let written = continuations(checkpoint, threads, settings, prompts, observer)?;
+    let written = continuations(checkpoint, machine, settings, prompts, observer)?;
     bar.finish_and_clear();
     let mut windows: Vec<Window> = written
         .into_iter()

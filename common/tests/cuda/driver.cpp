@@ -16,6 +16,7 @@
 #include "../../src/kernels/attention.cu"
 #include "../../src/kernels/bandwidth.cu"
 
+#include <chrono>
 #include <map>
 #include <mutex>
 #include <string>
@@ -66,8 +67,9 @@ std::mutex allocating;
 std::map<void*, size_t> allocated;
 size_t in_use = 0;
 
-struct Launch { Dim blocks; unsigned threads; Thread thread; };
-using Graph = std::vector<Launch>;
+// What a stream does, or keeps for later; its error.
+using Work = std::function<int()>;
+using Graph = std::vector<Work>;
 // What is launched goes into `recording`, if there is one, and does not run.
 struct Stream { Graph* recording = nullptr; };
 
@@ -75,14 +77,22 @@ int context, module_;
 
 bool captures(void* stream) { return stream && static_cast<Stream*>(stream)->recording; }
 
+int run_or_record(void* stream, Work work) {
+  if (!captures(stream)) return work();
+  static_cast<Stream*>(stream)->recording->push_back(std::move(work));
+  return SUCCESS;
+}
+
+using Clock = std::chrono::steady_clock;
+
 // A launch that fails, and with it all that follow, as on a GPU that is lost; none if it is 0.
 long failing = getenv("DSSD_STAND_IN_FAILS") ? atol(getenv("DSSD_STAND_IN_FAILS")) : 0;
 long launches = 0;
 
-int run(const Launch& launch) {
+int launch(Dim blocks, unsigned threads, const Thread& thread) {
   std::lock_guard<std::mutex> guard(launching);
   if (failing && ++launches >= failing) return LAUNCH_FAILED;
-  host::launch(launch.blocks, launch.threads, launch.thread);
+  host::launch(blocks, threads, thread);
   return SUCCESS;
 }
 
@@ -123,8 +133,8 @@ int cuGraphInstantiateWithFlags(void** executable, void* graph, unsigned long lo
 }
 int cuGraphLaunch(void* executable, void* stream) {
   if (captures(stream)) return WHILE_CAPTURING;
-  for (const Launch& launch : *static_cast<Graph*>(executable)) {
-    if (const int error = run(launch)) return error;
+  for (const Work& work : *static_cast<Graph*>(executable)) {
+    if (const int error = work()) return error;
   }
   return SUCCESS;
 }
@@ -192,8 +202,19 @@ int cuMemcpyDtoHAsync_v2(void* to, u64 from, size_t bytes, void* stream) {
 }
 
 int cuMemcpyDtoDAsync_v2(u64 to, u64 from, size_t bytes, void* stream) {
-  if (captures(stream)) return WHILE_CAPTURING;
-  memcpy((void*)to, (const void*)from, bytes);
+  return run_or_record(stream, [=] {
+    memcpy((void*)to, (const void*)from, bytes);
+    return SUCCESS;
+  });
+}
+
+int cuEventCreate(void** event, unsigned) { *event = new Clock::time_point; return SUCCESS; }
+int cuEventDestroy_v2(void* event) { delete static_cast<Clock::time_point*>(event); return SUCCESS; }
+int cuEventRecord(void* event, void*) { *static_cast<Clock::time_point*>(event) = Clock::now(); return SUCCESS; }
+int cuEventSynchronize(void*) { return SUCCESS; }
+int cuEventElapsedTime_v2(float* milliseconds, void* begin, void* end) {
+  const auto elapsed = *static_cast<Clock::time_point*>(end) - *static_cast<Clock::time_point*>(begin);
+  *milliseconds = std::chrono::duration<float, std::milli>(elapsed).count();
   return SUCCESS;
 }
 
@@ -203,10 +224,8 @@ int cuLaunchKernel(void* function, unsigned x, unsigned y, unsigned z, unsigned 
   const bool empty = x == 0 || y == 0, flat = z == 1 && threads_y == 1 && threads_z == 1;
   const bool whole = threads % host::WARP_LANES == 0 && (kernel.threads == 0 || kernel.threads == threads);
   if (empty || !flat || !whole || y > 65535) return INVALID_VALUE;
-  const Launch launch = {{x, y}, threads, kernel.bind(arguments)};
-  if (!captures(stream)) return run(launch);
-  static_cast<Stream*>(stream)->recording->push_back(launch);
-  return SUCCESS;
+  const Thread thread = kernel.bind(arguments);
+  return run_or_record(stream, [=] { return launch({x, y}, threads, thread); });
 }
 
 }  // extern "C"

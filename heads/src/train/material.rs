@@ -1,6 +1,6 @@
 //! What a training works with, and how much room it takes.
 
-use crate::corpus::HELD_OUT_SHARE;
+use crate::{backbone::Machine, corpus::HELD_OUT_SHARE};
 
 use super::{head::Kind, lesson::Lesson, settings::TrainSettings};
 use dssd_common::{checkpoint::Checkpoint, tokenizer::Tokenizer};
@@ -26,8 +26,8 @@ pub struct Material {
     pub held_out: Option<PathBuf>,
     /// Where the heads go; holds the state of a training that was interrupted.
     pub out: PathBuf,
-    /// Threads.
-    pub threads: usize,
+    /// Where the model runs.
+    pub machine: Machine,
 }
 
 impl Material {

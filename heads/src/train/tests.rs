@@ -1,5 +1,5 @@
 use super::*;
-use crate::Error;
+use crate::{Error, backbone::Machine};
 use candle_core::{Device, Tensor, Var};
 use dssd_common::{
     checkpoint::Checkpoint,
@@ -213,7 +213,7 @@ fn material(dir: &TempDir) -> Material {
         text: vec![path],
         held_out: None,
         out: dir.path().join("heads"),
-        threads: 2,
+        machine: Machine::cpu(2),
     }
 }
 

@@ -15,10 +15,10 @@ use crate::{
     corpus::{Corpus, Encoder, Windows, held_out},
 };
 use candle_core::{Device, Tensor};
-use dssd_common::{exit::ExitHeads, kernels::Kernels};
+use dssd_common::exit::ExitHeads;
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
-use std::{path::Path, sync::Arc, time::Instant};
+use std::{path::Path, time::Instant};
 
 /// What a training tells while it runs.
 pub enum Event<'a> {
@@ -163,7 +163,6 @@ impl<'a> Trainer<'a> {
             share,
             settings.seed,
         );
-        let kernels = Arc::new(Kernels::new(material.threads));
         let origin = Origin::read(checkpoint, &Device::Cpu)?;
         let mut random = ChaCha8Rng::seed_from_u64(settings.seed);
         let heads = settings.layers.iter().map(|&layer| {
@@ -181,7 +180,7 @@ impl<'a> Trainer<'a> {
             )?,
             backbone: Backbone::load(
                 checkpoint,
-                kernels,
+                &material.machine,
                 &settings.layers,
                 windows_at_once(length),
                 length,

@@ -15,8 +15,9 @@ use tonic::Code;
 /// Names and types of verify-svc. Three stand beside the protocol's: `dssd_lossy_requests_total` and
 /// `dssd_early_exit_tokens_total`, as answers that may differ from the model's are to be seen, and
 /// `dssd_refusal_delay_seconds`.
-const VERIFY: [(&str, &str); 31] = [
+const VERIFY: [(&str, &str); 32] = [
     ("dssd_build_info", "info"),
+    ("dssd_copied_logits_rows_total", "counter"),
     ("dssd_draft_length", "histogram"),
     ("dssd_draft_stop_total", "counter"),
     ("dssd_draft_wait_seconds", "histogram"),
@@ -53,8 +54,9 @@ const VERIFY: [(&str, &str); 31] = [
 ];
 
 /// Names and types of draft-svc.
-const DRAFT: [(&str, &str); 7] = [
+const DRAFT: [(&str, &str); 8] = [
     ("dssd_build_info", "info"),
+    ("dssd_draft_copied_logits_rows_total", "counter"),
     ("dssd_draft_kv_cache_usage_ratio", "gauge"),
     ("dssd_draft_rows", "histogram"),
     ("dssd_draft_sequences", "gauge"),

@@ -7,10 +7,15 @@ mod products;
 use super::{
     Output, Threads, WEIGHT_TYPES,
     bandwidth::{last_level_cache, read_bandwidth},
+    device::Timings,
     stages::Stages,
     timing::ROUNDS,
 };
-use dssd_common::kernels::Kernels;
+use dssd_common::{
+    kernels::{Effort, Kernels},
+    model::Device,
+    serve::DeviceName,
+};
 use entropy::EntropyReport;
 use products::ProductReport;
 use serde::Serialize;
@@ -27,6 +32,9 @@ const CACHES: usize = 8;
 pub(crate) struct Args {
     #[command(flatten)]
     threads: Threads,
+    /// Where they run: cpu, or cuda or cuda:N, each kernel 200 times by the GPU's clock.
+    #[arg(long, default_value_t = DeviceName::Cpu, conflicts_with_all = ["threads", "rounds"])]
+    device: DeviceName,
     /// Repetitions of each measurement.
     #[arg(long, default_value_t = ROUNDS, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
@@ -44,6 +52,19 @@ struct Report {
     entropy: Vec<EntropyReport>,
 }
 
+/// What was measured on a GPU.
+#[derive(Serialize)]
+struct GpuReport {
+    gpu: String,
+    timings: Timings,
+}
+
+impl fmt::Display for GpuReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}\n\n{}", self.gpu, self.timings)
+    }
+}
+
 /// What every measurement needs.
 struct Setting<'a> {
     kernels: &'a Kernels,
@@ -56,6 +77,12 @@ struct Setting<'a> {
 
 /// Runs the measurements and tells them.
 pub(crate) fn run(args: Args) -> anyhow::Result<()> {
+    if let Device::Cuda(gpu) = args.device.open()? {
+        return args.output.print(&GpuReport {
+            gpu: gpu.name().to_owned(),
+            timings: gpu.measure(Effort::FULL)?.into(),
+        });
+    }
     let kernels = Kernels::new(args.threads.count());
     let cache_bytes = last_level_cache();
     let stages = Stages::new(1 + 2 * WEIGHT_TYPES.len());

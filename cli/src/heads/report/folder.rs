@@ -5,15 +5,14 @@ use anyhow::Result;
 use dssd_common::{
     checkpoint::{Checkpoint, embedding_name},
     exit::{ExitHeads, HeadKind},
-    kernels::Kernels,
 };
 use dssd_heads::{
-    backbone::Backbone,
+    backbone::{Backbone, Machine},
     calibrate::{Samples, Window, collect},
     report::{EarlyExit, HeadReport, ThresholdReport, early_exits, heads, thresholds},
 };
 use serde::Serialize;
-use std::{path::Path, sync::Arc};
+use std::path::Path;
 
 /// Windows that go through the model at once.
 const WINDOWS_AT_ONCE: usize = 8;
@@ -65,7 +64,7 @@ pub(super) struct ExitSection {
 /// What every folder is measured with.
 pub(super) struct Setup<'a> {
     pub(super) checkpoint: &'a Checkpoint,
-    pub(super) kernels: Arc<Kernels>,
+    pub(super) machine: &'a Machine,
     pub(super) material: &'a Material,
     /// SHA-256 of the text's files.
     pub(super) text_hash: String,
@@ -90,9 +89,8 @@ impl Setup<'_> {
             longest,
             ..
         } = self.material;
-        let kernels = Arc::clone(&self.kernels);
-        let mut backbone =
-            Backbone::load(self.checkpoint, kernels, &exits, WINDOWS_AT_ONCE, *longest)?;
+        let (checkpoint, machine) = (self.checkpoint, self.machine);
+        let mut backbone = Backbone::load(checkpoint, machine, &exits, WINDOWS_AT_ONCE, *longest)?;
         let bytes = backbone.decoder().bytes_per_pass();
         let head_layers = layer_equivalents(self.checkpoint, bytes, heads_of)?;
         let mut sample = |windows: &[Window], from: f64| {

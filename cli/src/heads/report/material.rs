@@ -7,7 +7,9 @@ use crate::{
 };
 use anyhow::{Result, ensure};
 use dssd_common::checkpoint::Checkpoint;
-use dssd_heads::{calibrate::Window, corpus::Encoder, self_text::SelfTextSettings};
+use dssd_heads::{
+    backbone::Machine, calibrate::Window, corpus::Encoder, self_text::SelfTextSettings,
+};
 use dssd_proto::v1::{TokenIds, generate_request::Prompt};
 use std::path::PathBuf;
 
@@ -57,6 +59,7 @@ impl MaterialArgs {
         &self,
         checkpoint: &Checkpoint,
         encoder: &Encoder,
+        machine: &Machine,
         amounts: &Amounts,
     ) -> Result<Material> {
         let given = (self.prompts.as_deref()).map(prompts::read).transpose()?;
@@ -80,7 +83,7 @@ impl MaterialArgs {
         };
         // About as many positions as of the text.
         let begun = &text[..text.len().min((tokens / longest).max(FEWEST))];
-        let continuations = continued(checkpoint, amounts.threads, &settings, begun, BEGINNING)?;
+        let continuations = continued(checkpoint, machine, &settings, begun, BEGINNING)?;
         Ok(Material {
             description: self.documents.describe(&self.text),
             text,

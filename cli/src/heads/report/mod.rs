@@ -19,11 +19,13 @@ use document::Report;
 use dssd_common::{
     checkpoint::{Checkpoint, demo},
     exit::ExitHeads,
-    kernels::Kernels,
     serve::Dtype,
     tokenizer::Tokenizer,
 };
-use dssd_heads::corpus::{Encoder, text_hash};
+use dssd_heads::{
+    backbone::Machine,
+    corpus::{Encoder, text_hash},
+};
 use folder::{Folder, Setup};
 use lab::Lab;
 use material::MaterialArgs;
@@ -123,8 +125,8 @@ pub(super) async fn run(args: ReportArgs) -> Result<bool> {
     let begun = Instant::now();
     let amounts = args.amounts();
     let folder = args.model.clone().map_or_else(demo::folder, Ok)?;
-    let kernels = Arc::new(Kernels::new(amounts.threads));
-    let subject = Subject::open(&folder, Dtype::Auto, Arc::clone(&kernels))?;
+    let machine = Machine::cpu(amounts.threads);
+    let subject = Subject::open(&folder, Dtype::Auto, Arc::clone(&machine.kernels))?;
     let tokenizer = Tokenizer::open(&folder)?.map(Arc::new);
     let encoder = Encoder::new(&subject.checkpoint, tokenizer.clone());
     let end = subject.checkpoint.generation_defaults();
@@ -139,10 +141,10 @@ pub(super) async fn run(args: ReportArgs) -> Result<bool> {
     let opened = dirs.iter().map(|dir| args.open(dir, &subject.checkpoint));
     let opened: Vec<ExitHeads> = opened.collect::<Result<_>>()?;
     std::fs::create_dir_all(&args.out).with_context(|| args.out.display().to_string())?;
-    let material = (args.material).gather(&subject.checkpoint, &encoder, &amounts)?;
+    let material = (args.material).gather(&subject.checkpoint, &encoder, &machine, &amounts)?;
     let setup = Setup {
         checkpoint: &subject.checkpoint,
-        kernels,
+        machine: &machine,
         material: &material,
         text_hash: text_hash(&args.material.text)?,
         seed: amounts.seed,

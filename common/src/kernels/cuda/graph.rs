@@ -27,10 +27,16 @@ enum Known {
     Recorded(Recording),
 }
 
-struct Recording(CudaGraph);
+pub(super) struct Recording(CudaGraph);
 
 // SAFETY: a graph may be used from any thread, by one at a time. It is launched through `&mut Graphs` only.
 unsafe impl Send for Recording {}
+
+impl Recording {
+    pub(super) fn replay(&self) -> Result<()> {
+        self.0.launch().map_err(failed)
+    }
+}
 
 impl<K: Eq + Hash> Graphs<K> {
     pub(crate) fn new() -> Self {
@@ -62,10 +68,10 @@ impl<K: Eq + Hash> Graphs<K> {
             self.moves = gpu.moves();
         }
         match self.known.get(&key) {
-            Some(Known::Recorded(recording)) => recording.0.launch().map_err(failed),
+            Some(Known::Recorded(recording)) => recording.replay(),
             Some(Known::Seen) if self.works => match record(gpu, &mut launches) {
                 Ok(recording) => {
-                    recording.0.launch().map_err(failed)?;
+                    recording.replay()?;
                     self.known.insert(key, Known::Recorded(recording));
                     Ok(())
                 }
@@ -85,7 +91,8 @@ impl<K: Eq + Hash> Graphs<K> {
     }
 }
 
-fn record(gpu: &Gpu, launches: &mut impl FnMut() -> Result<()>) -> Result<Recording> {
+/// Records what `launches` launches, which allocates nothing.
+pub(super) fn record(gpu: &Gpu, launches: impl FnOnce() -> Result<()>) -> Result<Recording> {
     gpu.stream.begin_capture(MODE).map_err(failed)?;
     // The capture must end whatever came of it, or nothing runs on the stream any more.
     let launched = launches();

@@ -41,7 +41,7 @@ pub struct GpuLogits {
 }
 
 /// Where rows of logits are.
-struct View {
+pub(super) struct View {
     /// Of the first row.
     first: Address,
     dtype: WeightType,
@@ -64,7 +64,7 @@ impl View {
 }
 
 impl GpuLogits {
-    fn view(&self, gpu: &Gpu) -> View {
+    pub(super) fn view(&self, gpu: &Gpu) -> View {
         let skipped = self.rows.offset * self.dtype.bytes_per_weight();
         View {
             first: gpu.address(&self.bytes) + skipped as u64,
@@ -141,9 +141,15 @@ impl GpuReadout {
 
     /// Summaries and tokens of `[rows, vocabulary]` logits, one row for each choice taken. Waits for nothing.
     pub(crate) fn launch(&mut self, gpu: &Gpu, logits: &Floats, vocabulary: usize) -> Result<()> {
+        let view = self.view(gpu, logits, vocabulary);
+        self.launch_summaries(gpu, &view)?;
+        self.launch_picks(gpu, &view)
+    }
+
+    fn view(&self, gpu: &Gpu, logits: &Floats, vocabulary: usize) -> View {
         let count = self.staged.len();
         assert!(logits.len() >= count * vocabulary, "short logits");
-        let view = View {
+        View {
             first: gpu.address(logits),
             dtype: WeightType::F32,
             rows: LogitRows {
@@ -152,19 +158,28 @@ impl GpuReadout {
                 offset: 0,
                 stride: vocabulary,
             },
-        };
+        }
+    }
+
+    pub(super) fn launch_summaries(&mut self, gpu: &Gpu, view: &View) -> Result<()> {
         gpu.reserve(&mut self.partials, view.partial_words())?;
-        gpu.reserve(&mut self.candidates, view.parts())?;
-        gpu.reserve(&mut self.results, count * (SUMMARY_COLUMNS + 1))?;
+        gpu.reserve(&mut self.results, view.rows.count * (SUMMARY_COLUMNS + 1))?;
         let columns = gpu.address(&self.results);
-        gpu.launch_summaries(&view, gpu.address(&self.partials), columns)?;
+        gpu.launch_summaries(view, gpu.address(&self.partials), columns)
+    }
+
+    /// After the summaries of the same rows.
+    pub(super) fn launch_picks(&mut self, gpu: &Gpu, view: &View) -> Result<()> {
+        let count = view.rows.count;
+        gpu.reserve(&mut self.candidates, view.parts())?;
+        let columns = gpu.address(&self.results);
         let places = Picks {
             columns,
             choices: gpu.address(&self.choices),
             candidates: gpu.address(&self.candidates),
             ids: columns + (count * SUMMARY_COLUMNS * size_of::<f32>()) as u64,
         };
-        gpu.launch_picks(&view, &places)
+        gpu.launch_picks(view, &places)
     }
 
     /// What was found; a row that is no distribution has no token.

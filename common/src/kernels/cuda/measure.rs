@@ -1,14 +1,15 @@
 //! How long kernels take on the device, beside what only reading the same bytes takes.
 
-use super::{Floats, Gpu, GpuLogits, GpuMatrix, LogitRows, failed, grid};
+use super::{
+    Floats, Gpu, GpuLogits, GpuMatrix, GpuReadout, LogitRows, failed, graph::record, grid,
+};
 use crate::{
     Result,
     bytes::SharedBytes,
     kernels::{Matrix, WeightType},
     sampling::Choice,
 };
-use cudarc::driver::{CudaSlice, PushKernelArg as _};
-use std::time::Instant;
+use cudarc::driver::{CudaSlice, PushKernelArg as _, sys};
 
 /// Inputs and outputs of the products that are measured, those of Pythia 2.8b.
 const PRODUCTS: [(usize, usize); 4] = [(2560, 7680), (2560, 2560), (2560, 10_240), (10_240, 2560)];
@@ -20,6 +21,9 @@ const VOCABULARY: usize = 50_304;
 const BUFFERS: usize = 4;
 const THREADS: u32 = 256;
 const BLOCKS: usize = 132 * 16;
+
+/// The launch that others are measured by: it reads, and does nothing with it.
+pub const READ_ONLY: &str = "read only";
 
 /// What one launch took.
 #[derive(Clone, Debug)]
@@ -55,8 +59,7 @@ impl Effort {
 }
 
 impl Gpu {
-    /// Times reading, copying, the entropy operation, the pick and products. Launches are back to back on the
-    /// stream: what a launch itself costs is in the time where the kernel is shorter.
+    /// Times reading, copying, the entropy operation, the pick and products, the first of them [`READ_ONLY`].
     ///
     /// # Errors
     /// If the device fails or has too little memory.
@@ -86,16 +89,17 @@ impl Gpu {
             .collect::<Result<_>>()?;
         let mut copy = self.room::<u8>(bytes)?;
         let mut sink = self.room(1)?;
-        let summary = self.summarize(&one[0])?;
+        let mut readout = GpuReadout::new(self)?;
         let choice = Choice {
             seed: 1,
             index: 1,
             temperature: 1.0,
         };
+        readout.take(self, &[Some(choice)])?;
         let row = VOCABULARY * dtype.bytes_per_weight();
         let rows = effort.rows;
         Ok(vec![
-            self.timing("read only".to_owned(), bytes, effort, |i| {
+            self.timing(READ_ONLY.to_owned(), bytes, effort, |i| {
                 self.read_only(all[i % BUFFERS].bytes(), &mut sink)
             })?,
             self.timing(
@@ -108,17 +112,14 @@ impl Gpu {
                 },
             )?,
             self.timing(format!("entropy, {rows} rows"), bytes, effort, |i| {
-                self.summarize(&all[i % BUFFERS]).map(drop)
+                readout.launch_summaries(self, &all[i % BUFFERS].view(self))
             })?,
             self.timing("entropy, 1 row".to_owned(), row, effort, |i| {
-                self.summarize(&one[i % BUFFERS]).map(drop)
+                readout.launch_summaries(self, &one[i % BUFFERS].view(self))
             })?,
-            self.timing(
-                "pick, 1 row, its upload and download too".to_owned(),
-                row,
-                effort,
-                |i| self.pick(&one[i % BUFFERS], &summary, &[choice]).map(drop),
-            )?,
+            self.timing("pick, 1 row".to_owned(), row, effort, |i| {
+                readout.launch_picks(self, &one[i % BUFFERS].view(self))
+            })?,
         ])
     }
 
@@ -141,7 +142,8 @@ impl Gpu {
         ROWS.into_iter().map(timing).collect()
     }
 
-    /// The mean time of `launch`, from when the device was idle until it is again, which gets the number of each launch.
+    /// The mean time of `launch`, which gets the number of each launch: by the device's clock, from the first
+    /// to the last of a recording of all of them, so without what launching costs the CPU.
     fn timing(
         &self,
         name: String,
@@ -149,16 +151,20 @@ impl Gpu {
         effort: Effort,
         mut launch: impl FnMut(usize) -> Result<()>,
     ) -> Result<Timing> {
-        // The first ones find cold caches and a clock that has not risen.
+        // Directly first: buffers grow, and may not while they are recorded.
         (0..effort.launches.div_ceil(10)).try_for_each(&mut launch)?;
-        self.stream.synchronize().map_err(failed)?;
-        let begun = Instant::now();
-        (0..effort.launches).try_for_each(&mut launch)?;
-        self.stream.synchronize().map_err(failed)?;
+        let recording = record(self, || (0..effort.launches).try_for_each(&mut launch))?;
+        // The first one finds cold caches and a clock that has not risen.
+        recording.replay()?;
+        let clock = Some(sys::CUevent_flags::CU_EVENT_DEFAULT);
+        let begun = self.stream.record_event(clock).map_err(failed)?;
+        recording.replay()?;
+        let ended = self.stream.record_event(clock).map_err(failed)?;
+        let milliseconds = begun.elapsed_ms(&ended).map_err(failed)?;
         Ok(Timing {
             name,
             bytes,
-            seconds: begun.elapsed().as_secs_f64() / effort.launches as f64,
+            seconds: f64::from(milliseconds) / 1e3 / effort.launches as f64,
         })
     }
 
