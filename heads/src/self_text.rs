@@ -287,7 +287,15 @@ mod tests {
         }
         let dir = tempfile::TempDir::new().unwrap();
         let path = dir.path().join("self.jsonl");
-        write_self_text(&checkpoint, 2, &settings, 300, &path, &mut |_| ()).unwrap();
+        write_self_text(
+            &checkpoint,
+            &Machine::cpu(2),
+            &settings,
+            300,
+            &path,
+            &mut |_| (),
+        )
+        .unwrap();
         let corpus = crate::corpus::Corpus::open(&[path])
             .unwrap()
             .next_document()
