@@ -34,7 +34,9 @@ def ignored(path, rules):
         pattern = rule.lstrip("!").removeprefix("**/")
         parts = path.split("/")
         anywhere = rule.lstrip("!").startswith("**/")
-        fits = any(fnmatch.fnmatch(part, pattern) for part in (parts if anywhere else parts[:1]))
+        # A pattern of several parts is for a path that begins with them.
+        begun = "/".join(parts[: pattern.count("/") + 1])
+        fits = any(fnmatch.fnmatch(part, pattern) for part in (parts if anywhere else [begun]))
         out = not keeps if fits else out
     return out
 
