@@ -14,7 +14,6 @@ use dssd_common::{policy::PolicySpec, serve::DeviceName, tokenizer::TextStream};
 use dssd_proto::v1::{GenerateRequest, Tokens};
 use serde::Serialize;
 use std::{
-    io::Write as _,
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
@@ -131,7 +130,7 @@ impl Demo {
         };
         let (json, trace) = (args.json, args.request.trace);
         if !json {
-            print!("{}", args.prompt);
+            terminal::say(&args.prompt);
         }
         let mut watch = |update: Update<'_>| match update {
             Update::Started(info) => story.origins = Origins::new(info.prompt_token_count),
@@ -191,13 +190,14 @@ struct Story {
 
 impl Story {
     fn tell(&mut self, tokens: &Tokens) {
+        let mut told = String::new();
         for (offset, &token) in tokens.token_ids.iter().enumerate() {
             // What cannot be decoded is missed by nobody but the eye: the report has the text.
             let piece = self.text.push(token).unwrap_or_default();
             let origin = self.origins.of(tokens.first_index + offset as u32);
-            print!("{}", terminal::paint(&piece, origin, self.colour));
+            told += &terminal::paint(&piece, origin, self.colour);
         }
-        _ = std::io::stdout().flush();
+        terminal::say(&told);
     }
 }
 

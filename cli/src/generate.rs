@@ -10,7 +10,7 @@ use crate::{
 use anyhow::Result;
 use clap::Args;
 use dssd_proto::v1::SpeculationMode;
-use std::{io::Write as _, time::Duration};
+use std::time::Duration;
 use tonic::transport::Uri;
 
 /// Generate text on a running verify-svc
@@ -80,10 +80,7 @@ pub(crate) async fn run(args: GenerateArgs) -> Result<bool> {
     let quiet = args.json;
     let mut watch = move |update: Update<'_>| match update {
         Update::Round(round) => eprintln!("{}", terminal::describe(round)),
-        Update::Tokens(tokens) if !quiet => {
-            print!("{}", tokens.text);
-            _ = std::io::stdout().flush();
-        }
+        Update::Tokens(tokens) if !quiet => terminal::say(&tokens.text),
         _ => {}
     };
     let generated = Client::with(&dialer, &args.endpoints)
@@ -95,7 +92,7 @@ pub(crate) async fn run(args: GenerateArgs) -> Result<bool> {
         println!("{}", serde_json::to_string(&summary)?);
         return Ok(true);
     }
-    println!();
+    terminal::say("\n");
     if let Some(exits) = &summary.early_exit {
         eprintln!(
             "{:.0} tokens/s with early exits (lossy): left after {:.1} layers, {:.1} computed for each token, ended by {}",

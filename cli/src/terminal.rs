@@ -1,7 +1,10 @@
 //! Colours for people: which tokens came from a draft, and which from the whole model.
 
 use dssd_proto::v1::RoundTrace;
-use std::{collections::BTreeMap, io::IsTerminal as _};
+use std::{
+    collections::BTreeMap,
+    io::{ErrorKind, IsTerminal as _, Write as _},
+};
 
 const RESET: &str = "\x1b[0m";
 
@@ -31,6 +34,18 @@ pub(crate) fn has_colour() -> bool {
     let wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let able = std::env::var_os("TERM").is_none_or(|terminal| terminal != "dumb");
     wanted && able && std::io::stdout().is_terminal()
+}
+
+/// Writes to stdout at once. Where whoever read it has left, as `head` does, there is nobody to tell anything:
+/// the process ends.
+pub(crate) fn say(text: &str) {
+    let mut stdout = std::io::stdout().lock();
+    let said = stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush());
+    if said.is_err_and(|error| error.kind() == ErrorKind::BrokenPipe) {
+        std::process::exit(1);
+    }
 }
 
 /// `text` in the colour of its origin.

@@ -101,6 +101,10 @@ def blind_to_gaps():
     client.Generation.take = lambda self, tokens: self.token_ids.extend(tokens.token_ids)
 
 
+def takes_half():
+    client.Generation.is_complete = lambda self: True
+
+
 def no_details():
     client.error_details = lambda error: {}
 
@@ -140,6 +144,7 @@ FAULTS = {
     "another_seed": "survives_a_new_server",
     "resumes_the_finished": "ends_where_only_the_end_is_missing",
     "blind_to_gaps": "refuses_a_gap",
+    "takes_half": "refuses_half_an_answer",
     "no_details": "names_the_bad_field",
     "impatient": "waits_as_long_as_told",
     "gives_up": "outlasts_a_full_server",

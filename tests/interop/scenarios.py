@@ -182,6 +182,12 @@ def refuses_a_gap(program, world):
     assert outcome.status != 0, outcome
 
 
+def refuses_half_an_answer(program, world):
+    with playing(sending(begin(), tokens(0, 10))) as (_, address):
+        outcome = program.run(address)
+    assert outcome.status != 0, outcome
+
+
 def names_the_bad_field(program, world):
     outcome = program.run(world.pair.verify, "--top-p", 1.5)
     assert outcome.status == 1 and told(outcome, "INVALID_ARGUMENT"), outcome
@@ -263,6 +269,7 @@ SCENARIOS = [
     survives_a_new_server,
     ends_where_only_the_end_is_missing,
     refuses_a_gap,
+    refuses_half_an_answer,
     names_the_bad_field,
     waits_as_long_as_told,
     outlasts_a_full_server,

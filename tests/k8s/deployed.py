@@ -94,9 +94,10 @@ class Pod:
             except urllib.error.URLError:
                 return False
         names = {number: name for name, number in container_ports(self.container).items()}
+        request = health_pb2.HealthCheckRequest(service=probe["grpc"].get("service", ""))
         with grpc.insecure_channel(self.address(names[probe["grpc"]["port"]])) as channel:
             try:
-                answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=5)
+                answer = health_pb2_grpc.HealthStub(channel).Check(request, timeout=5)
             except grpc.RpcError:
                 return False
         return answer.status == health_pb2.HealthCheckResponse.SERVING

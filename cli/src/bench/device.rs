@@ -1,4 +1,4 @@
-//! Kernels of a GPU, by its own clock.
+//! What kernels of a GPU take.
 
 use dssd_common::kernels::{READ_ONLY, Timing};
 use serde::Serialize;

@@ -16,7 +16,7 @@
 #include "../../src/kernels/attention.cu"
 #include "../../src/kernels/bandwidth.cu"
 
-#include <chrono>
+#include <atomic>
 #include <map>
 #include <mutex>
 #include <string>
@@ -72,6 +72,7 @@ using Work = std::function<int()>;
 using Graph = std::vector<Work>;
 // What is launched goes into `recording`, if there is one, and does not run.
 struct Stream { Graph* recording = nullptr; };
+std::atomic<int> recordings{0};
 
 int context, module_;
 
@@ -82,8 +83,6 @@ int run_or_record(void* stream, Work work) {
   static_cast<Stream*>(stream)->recording->push_back(std::move(work));
   return SUCCESS;
 }
-
-using Clock = std::chrono::steady_clock;
 
 // A launch that fails, and with it all that follow, as on a GPU that is lost; none if it is 0.
 long failing = getenv("DSSD_STAND_IN_FAILS") ? atol(getenv("DSSD_STAND_IN_FAILS")) : 0;
@@ -112,7 +111,7 @@ int cuDevicePrimaryCtxRetain(void** result, int) { *result = &context; return SU
 int cuDevicePrimaryCtxRelease_v2(int) { return SUCCESS; }
 int cuCtxGetCurrent(void** current) { *current = &context; return SUCCESS; }
 int cuCtxSetCurrent(void*) { return SUCCESS; }
-int cuCtxSynchronize() { return SUCCESS; }
+int cuCtxSynchronize() { return recordings ? WHILE_CAPTURING : SUCCESS; }
 int cuStreamCreate(void** result, unsigned) { *result = new Stream; return SUCCESS; }
 int cuStreamDestroy_v2(void* stream) { delete static_cast<Stream*>(stream); return SUCCESS; }
 int cuStreamSynchronize(void* stream) { return captures(stream) ? WHILE_CAPTURING : SUCCESS; }
@@ -120,11 +119,13 @@ int cuStreamSynchronize(void* stream) { return captures(stream) ? WHILE_CAPTURIN
 int cuStreamBeginCapture_v2(void* stream, int) {
   if (captures(stream)) return INVALID_VALUE;
   static_cast<Stream*>(stream)->recording = new Graph;
+  recordings++;
   return SUCCESS;
 }
 int cuStreamEndCapture(void* stream, void** graph) {
   if (!captures(stream)) return INVALID_VALUE;
   *graph = std::exchange(static_cast<Stream*>(stream)->recording, nullptr);
+  recordings--;
   return SUCCESS;
 }
 int cuGraphInstantiateWithFlags(void** executable, void* graph, unsigned long long) {
@@ -206,16 +207,6 @@ int cuMemcpyDtoDAsync_v2(u64 to, u64 from, size_t bytes, void* stream) {
     memcpy((void*)to, (const void*)from, bytes);
     return SUCCESS;
   });
-}
-
-int cuEventCreate(void** event, unsigned) { *event = new Clock::time_point; return SUCCESS; }
-int cuEventDestroy_v2(void* event) { delete static_cast<Clock::time_point*>(event); return SUCCESS; }
-int cuEventRecord(void* event, void*) { *static_cast<Clock::time_point*>(event) = Clock::now(); return SUCCESS; }
-int cuEventSynchronize(void*) { return SUCCESS; }
-int cuEventElapsedTime_v2(float* milliseconds, void* begin, void* end) {
-  const auto elapsed = *static_cast<Clock::time_point*>(end) - *static_cast<Clock::time_point*>(begin);
-  *milliseconds = std::chrono::duration<float, std::milli>(elapsed).count();
-  return SUCCESS;
 }
 
 int cuLaunchKernel(void* function, unsigned x, unsigned y, unsigned z, unsigned threads, unsigned threads_y,

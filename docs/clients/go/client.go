@@ -313,6 +313,8 @@ func run(prompt string) error {
 	}
 	if !finished {
 		note("cancelled after %d tokens", len(g.tokenIDs))
+	} else if !g.isComplete() {
+		return fmt.Errorf("the stream ended before the answer, after %d tokens", len(g.tokenIDs))
 	} else if g.finish != nil {
 		showFinish(g.finish)
 	}

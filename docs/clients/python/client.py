@@ -213,6 +213,9 @@ async def run(arguments):
             print(flush=True)
     if not finished:
         note(f"cancelled after {len(generation.token_ids)} tokens")
+    elif not generation.is_complete():
+        note(f"the stream ended before the answer, after {len(generation.token_ids)} tokens")
+        return 1
     elif generation.finish:
         show_finish(generation.finish)
     return 0

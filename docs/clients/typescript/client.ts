@@ -221,7 +221,10 @@ async function main(asked: Arguments) {
     const finished = await generate(client, generation, asked);
     process.stdout.write("\n");
     if (!finished) note(`cancelled after ${generation.tokenIds.length} tokens`);
-    else if (generation.finish) showFinish(generation.finish);
+    else if (!generation.isComplete()) {
+      note(`the stream ended before the answer, after ${generation.tokenIds.length} tokens`);
+      process.exitCode = 1;
+    } else if (generation.finish) showFinish(generation.finish);
   } catch (error) {
     process.stdout.write("\n");
     if (!isServiceError(error)) throw error;

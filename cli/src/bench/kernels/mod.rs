@@ -32,7 +32,7 @@ const CACHES: usize = 8;
 pub(crate) struct Args {
     #[command(flatten)]
     threads: Threads,
-    /// Where they run: cpu, or cuda or cuda:N, each kernel 200 times by the GPU's clock.
+    /// Where they run: cpu, or cuda or cuda:N, each kernel 200 times in a graph.
     #[arg(long, default_value_t = DeviceName::Cpu, conflicts_with_all = ["threads", "rounds"])]
     device: DeviceName,
     /// Repetitions of each measurement.

@@ -6,8 +6,8 @@ use crate::Result;
 use cudarc::driver::{CudaGraph, sys};
 use std::{collections::HashMap, hash::Hash};
 
-/// Recordings that are kept; with more, all are made anew.
-const MOST: usize = 64;
+/// Recordings that are kept; with more, all are made anew. Of four bands and their heads, those of all rows.
+const MOST: usize = 256;
 const MODE: sys::CUstreamCaptureMode =
     sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
 const FLAGS: sys::CUgraphInstantiate_flags = sys::CUgraphInstantiate_flags(0);
@@ -93,6 +93,7 @@ impl<K: Eq + Hash> Graphs<K> {
 
 /// Records what `launches` launches, which allocates nothing.
 pub(super) fn record(gpu: &Gpu, launches: impl FnOnce() -> Result<()>) -> Result<Recording> {
+    let _alone = gpu.recording();
     gpu.stream.begin_capture(MODE).map_err(failed)?;
     // The capture must end whatever came of it, or nothing runs on the stream any more.
     let launched = launches();

@@ -42,7 +42,7 @@ use source::SOURCE;
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{
-        Arc, Mutex, OnceLock, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -101,6 +101,8 @@ struct Card {
     context: Arc<CudaContext>,
     kernels: Arc<HashMap<&'static str, CudaFunction>>,
     name: String,
+    /// Held by whoever records launches, or waits for all streams: the driver refuses both at once.
+    recording: Arc<Mutex<()>>,
 }
 
 impl Card {
@@ -153,6 +155,7 @@ impl Card {
             context,
             kernels: Arc::new(kernels?),
             name,
+            recording: Arc::default(),
         })
     }
 }
@@ -182,10 +185,17 @@ impl Gpu {
     /// # Errors
     /// If the device fails.
     pub fn free_bytes(&self) -> Result<u64> {
+        let _nobody_records = self.recording();
         // What was freed on a stream is free once the stream has come so far.
         self.card.context.synchronize().map_err(failed)?;
         let (free, _) = self.card.context.mem_get_info().map_err(failed)?;
         Ok(free as u64)
+    }
+
+    /// The right to record launches, or to wait for all streams of the card.
+    fn recording(&self) -> MutexGuard<'_, ()> {
+        let recording = self.card.recording.lock();
+        recording.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Room for `len` values, which hold anything.

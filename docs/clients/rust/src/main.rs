@@ -256,6 +256,10 @@ async fn main() -> Result<ExitCode> {
     let outcome = client.generate(&mut generation).await;
     println!();
     match outcome {
+        Ok(true) if !generation.is_complete() => {
+            let tokens = generation.len();
+            bail!("the stream ended before the answer, after {tokens} tokens");
+        }
         Ok(true) => generation.finish().map_or((), show_finish),
         Ok(false) => eprintln!("cancelled after {} tokens", generation.len()),
         Err(error) => {
