@@ -23,8 +23,8 @@ pub(super) struct Crowd {
 }
 
 impl Crowd {
-    /// A step with so many generations at the time `now`; whether it `computes`, or all of them wait.
-    pub(super) fn observe(&mut self, generations: usize, computes: bool, now: Duration) {
+    /// A step with so many generations at the time `now`.
+    pub(super) fn observe(&mut self, generations: usize, now: Duration) {
         if generations == 0 {
             self.silent_since.get_or_insert(now);
         } else {
@@ -34,7 +34,7 @@ impl Crowd {
             self.silent_since = None;
         }
         self.since = self.since.max(generations);
-        self.steps += usize::from(computes);
+        self.steps += 1;
         if generations >= self.size {
             (self.size, self.since, self.steps) = (generations, 0, 0);
         } else if self.steps >= HELD_STEPS {
@@ -63,7 +63,7 @@ mod tests {
     const NOW: Duration = Duration::from_secs(5);
 
     fn steps(crowd: &mut Crowd, count: usize, generations: usize) {
-        (0..count).for_each(|_| crowd.observe(generations, true, NOW));
+        (0..count).for_each(|_| crowd.observe(generations, NOW));
     }
 
     #[test]
@@ -97,7 +97,7 @@ mod tests {
         assert_eq!(crowd.size(1, NOW + FORGOTTEN), 8);
         let later = NOW + 2 * FORGOTTEN;
         assert_eq!(crowd.size(1, later), 1);
-        crowd.observe(1, true, later);
+        crowd.observe(1, later);
         assert_eq!(crowd.size(1, later), 1);
     }
 
@@ -108,16 +108,8 @@ mod tests {
         steps(&mut crowd, 1, 2);
         for step in 1..HELD_STEPS as u32 {
             let now = NOW + step * 2 * FORGOTTEN;
-            crowd.observe(1, true, now);
+            crowd.observe(1, now);
             assert_eq!(crowd.size(1, now + 2 * FORGOTTEN), 2);
         }
-    }
-
-    #[test]
-    fn waiting_makes_nobody_forgotten() {
-        let mut crowd = Crowd::default();
-        steps(&mut crowd, 1, 2);
-        (0..5 * HELD_STEPS).for_each(|_| crowd.observe(1, false, NOW));
-        assert_eq!(crowd.size(1, NOW), 2);
     }
 }

@@ -20,11 +20,9 @@ const WIRE_ALLOWANCE: Duration = Duration::from_millis(10);
 impl Scheduler {
     /// Runs one pass over whatever is runnable.
     pub(super) fn step(&mut self) -> Wake {
+        self.crowd.observe(self.generations.len(), self.now());
         let (batch, wait) = self.plan();
-        let computes = batch.rows() > 0;
-        self.crowd
-            .observe(self.generations.len(), computes, self.now());
-        if !computes {
+        if batch.rows() == 0 {
             return wait.map_or(Wake::OnCommand, Wake::At);
         }
         match self.pass(&batch) {
