@@ -52,6 +52,8 @@ def make_ready(language, world, mode):
     if programs.is_at_hand(language) or mode == "full" and programs.can_install():
         programs.follow_readme(language, world.pair, world.binaries)
         return programs.program(language, world.binaries)
+    if mode == "full":
+        raise SystemExit(f"{language}: its tools are not at hand, and cannot be installed here")
     print(f"skipped: {language}: its tools are not at hand", flush=True)
     return None
 
@@ -70,6 +72,9 @@ def finds_the_fault(fault, scenario, world):
 def run_faulty(world):
     scenarios = {scenario.__name__: scenario for scenario in SCENARIOS}
     assert set(faulty.FAULTS.values()) == set(scenarios), "a scenario has no fault that it finds"
+    # Whoever finds a fault where there is none would find any.
+    for scenario in SCENARIOS:
+        scenario(programs.faulty("none"), world)
     for fault, name in faulty.FAULTS.items():
         finds_the_fault(fault, scenarios[name], world)
         print(f"ok: {name} finds {fault}", flush=True)

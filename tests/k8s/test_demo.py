@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from binaries import FOLDER, facts
-from deployed import Pod, link_variables
+from deployed import Pod, link_variables, wait_for
 from manifests import ROOT, at, named, of_kind, quantity, render, title
 from reflected import Reflected
 
@@ -53,7 +53,7 @@ class Generation:
     def __init__(self, client):
         request = client.message(
             "dssd.v1.GenerateRequest", text="Once upon a time", max_new_tokens=TOKENS, ignore_eos=True,
-            temperature=1.0, seed=5,
+            temperature=1.0, seed=5, speculation={"policy": "fixed:1:3"},
         )
         self._messages = iter(client.call("dssd.v1.Generation", "GenerateStream", request))
         self._tokens = []
@@ -73,11 +73,20 @@ class Generation:
         return self._tokens
 
 
+def wait_for_drafts(verify):
+    """The drafter is looked for from the start on, and ready after a while."""
+    def drafted():
+        with Reflected(verify.address("grpc")) as client:
+            Generation(client).whole()
+        return verify.metric("dssd_spec_decode_num_drafts_total") > 0
+
+    wait_for(drafted, 60, "a draft")
+
+
 def test_pods_are_ready_and_generate(pair):
     for pod in pair:
         assert pod.probe("readinessProbe") and pod.probe("livenessProbe")
-    with Reflected(pair[1].address("grpc")) as client:
-        Generation(client).whole()
+    wait_for_drafts(pair[1])
     for pod in pair:
         assert pod.peak_bytes() < quantity(pod.container["resources"]["limits"]["memory"])
 
@@ -94,6 +103,7 @@ def test_the_check_passes(pair):
 
 def test_a_drafter_that_ends_costs_no_token(pair):
     draft, verify = pair
+    wait_for_drafts(verify)
     with Reflected(verify.address("grpc")) as client:
         undisturbed = Generation(client).whole()
         grace = draft.pause()
