@@ -13,7 +13,7 @@ const INPUTS: [usize; 13] = [1, 3, 4, 12, 15, 16, 17, 20, 31, 32, 64, 100, 256];
 /// Inputs and outputs of the size that models have, or a part of their outputs.
 const LARGE: [(usize, usize); 3] = [(2560, 300), (10_240, 40), (1001, 777)];
 /// Rows, around every height of a tile.
-const ROWS: [usize; 8] = [1, 2, 3, 4, 5, 8, 9, 17];
+const ROWS: [usize; 9] = [1, 2, 3, 4, 5, 8, 9, 16, 17];
 const WIDTHS: [usize; 11] = [1, 2, 5, 15, 16, 17, 40, 64, 255, 300, 1024];
 const ACTIVATIONS: [Activation; 4] = [
     Activation::Gelu,
@@ -100,7 +100,7 @@ pub(super) fn activations(gpu: &Gpu, cpu: &Kernels) -> Result<Checked> {
         f32::MAX,
         f32::MIN,
     ];
-    x.extend(limits.into_iter().chain([0.0, -0.0, 1e-45]));
+    x.extend(limits.into_iter().chain([0.0, 1e-45, -1e-45]));
     let up = numbers(&mut rng, x.len());
     let mut checked = Checked::new("activations");
     for kind in ACTIVATIONS {

@@ -1,64 +1,78 @@
-// The sixteen virtual lanes of the CPU's kernels, spread over a quad: four neighbouring threads, of
-// which thread p has lanes 4p to 4p + 3. Every sum runs over the same lanes in the same order as on the
-// CPU and ends in the same tree, so its bits are the CPU's, whatever the tile, the block or the card.
+// The sixteen virtual lanes of the CPU's kernels, spread over a team of neighbouring threads, each of which
+// has WIDTH of them: thread p of a team has lanes p WIDTH to p WIDTH + WIDTH - 1. Every sum runs over the same lanes in
+// the same order as on the CPU and ends in the same tree, so its bits are the CPU's, whatever the team, the
+// tile, the block or the card.
 
 #define LANES 16
-#define QUAD 4
 
-// A thread's place in its quad.
-__device__ __forceinline__ u32 quad_part() { return threadIdx.x % QUAD; }
+// A thread's place in its team.
+template <u32 WIDTH> __device__ __forceinline__ u32 team_part() { return threadIdx.x % (LANES / WIDTH); }
 
-// Four lanes of one thread.
-struct Lanes {
-  float lane[QUAD];
+// The lanes of one thread.
+template <u32 WIDTH> struct Lanes {
+  float lane[WIDTH];
 
   __device__ __forceinline__ void clear() {
 #pragma unroll
-    for (u32 l = 0; l < QUAD; l++) lane[l] = 0.0f;
+    for (u32 l = 0; l < WIDTH; l++) lane[l] = 0.0f;
   }
 
   // lane + a b, rounded once.
   __device__ __forceinline__ void fused(const Lanes& a, const Lanes& b) {
 #pragma unroll
-    for (u32 l = 0; l < QUAD; l++) lane[l] = fmaf(a.lane[l], b.lane[l], lane[l]);
-  }
-
-  __device__ __forceinline__ void add(const Lanes& x) {
-#pragma unroll
-    for (u32 l = 0; l < QUAD; l++) lane[l] = lane[l] + x.lane[l];
+    for (u32 l = 0; l < WIDTH; l++) lane[l] = fmaf(a.lane[l], b.lane[l], lane[l]);
   }
 };
 
-struct __align__(16) FourFloats { float x[4]; };
-struct __align__(8) FourHalves { unsigned short x[4]; };
+// What one load brings.
+template <typename Bits, u32 COUNT> struct __align__(sizeof(Bits) * COUNT) Packed { Bits x[COUNT]; };
 
-// Four elements from p on, which is aligned to all of them.
-__device__ __forceinline__ Lanes load_four(const float* p) {
-  const FourFloats four = *(const FourFloats*)p;
-  return Lanes{{four.x[0], four.x[1], four.x[2], four.x[3]}};
-}
-template <typename T> __device__ __forceinline__ Lanes load_four(const T* p) {
-  const FourHalves four = *(const FourHalves*)p;
-  return Lanes{{widen(T{four.x[0]}), widen(T{four.x[1]}), widen(T{four.x[2]}), widen(T{four.x[3]})}};
-}
-
-// Four elements of a row of `length` from `i` on; zeros behind its end.
-template <typename T> __device__ __forceinline__ Lanes read_four(const T* row, u32 i, u32 length) {
-  Lanes lanes;
+// WIDTH elements from p on, which is aligned to all of them.
+template <u32 WIDTH> __device__ __forceinline__ Lanes<WIDTH> load(const float* p) {
+  const Packed<float, WIDTH> packed = *(const Packed<float, WIDTH>*)p;
+  Lanes<WIDTH> lanes;
 #pragma unroll
-  for (u32 l = 0; l < QUAD; l++) lanes.lane[l] = i + l < length ? widen(row[i + l]) : 0.0f;
+  for (u32 l = 0; l < WIDTH; l++) lanes.lane[l] = packed.x[l];
+  return lanes;
+}
+template <u32 WIDTH, typename T> __device__ __forceinline__ Lanes<WIDTH> load(const T* p) {
+  const Packed<unsigned short, WIDTH> packed = *(const Packed<unsigned short, WIDTH>*)p;
+  Lanes<WIDTH> lanes;
+#pragma unroll
+  for (u32 l = 0; l < WIDTH; l++) lanes.lane[l] = widen(T{packed.x[l]});
   return lanes;
 }
 
-// The tree over all sixteen lanes, in every thread of the quad. The whole warp must come.
-__device__ __forceinline__ float quad_sum(Lanes lanes) {
+// The tree over all sixteen lanes, in the first thread of the team. The whole warp must come.
+template <u32 WIDTH> __device__ __forceinline__ float lanes_sum(Lanes<WIDTH> lanes) {
 #pragma unroll
-  for (u32 threads = QUAD / 2; threads > 0; threads /= 2) {
+  for (u32 half = LANES / 2; half > 0; half /= 2) {
 #pragma unroll
-    for (u32 l = 0; l < QUAD; l++) lanes.lane[l] += __shfl_down_sync(ALL_LANES, lanes.lane[l], threads);
+    for (u32 l = 0; l < WIDTH; l++) {
+      if (half >= WIDTH) lanes.lane[l] += __shfl_down_sync(ALL_LANES, lanes.lane[l], half / WIDTH);
+      else if (l < half) lanes.lane[l] += lanes.lane[l + half];
+    }
   }
-  lanes.lane[0] += lanes.lane[2];
-  lanes.lane[1] += lanes.lane[3];
-  const float sum = lanes.lane[0] + lanes.lane[1];
-  return __shfl_sync(ALL_LANES, sum, threadIdx.x % WARP / QUAD * QUAD);
+  return lanes.lane[0];
+}
+
+// The sum of a row over the lanes: of its elements, or of their squares, once `mean` is taken away where
+// `centred`. For a whole warp, whose first thread gets it.
+template <bool SQUARES>
+__device__ __forceinline__ float row_sum(const float* row, u32 width, float mean, bool centred) {
+  const u32 part = team_part<1>(), whole = width / LANES * LANES;
+  Lanes<1> sum;
+  sum.clear();
+  auto take = [&](float x) {
+    if (!SQUARES) sum.lane[0] = sum.lane[0] + x;
+    else sum.lane[0] = fmaf(x, x, sum.lane[0]);
+  };
+#pragma unroll 8
+  for (u32 i = 0; i < whole; i += LANES) take(centred ? row[i + part] - mean : row[i + part]);
+  // What is behind the end is zero, and is not centred.
+  if (whole < width) {
+    const u32 i = whole + part;
+    take(i >= width ? 0.0f : centred ? row[i] - mean : row[i]);
+  }
+  return lanes_sum(sum);
 }

@@ -1,35 +1,43 @@
-// Layer norm and RMS norm, a block for each row. Every quad computes the row's sums for itself: they read
-// the same addresses at the same time, and no thread waits for another.
+// Layer norm and RMS norm, a block for each row.
 
 #define NORM_THREADS 256
+// Floats of a row that shared memory holds; wider rows are read again.
+#define NORM_HELD 8192
 
-// (x - mean) / sqrt(variance + eps) weight + bias if `centred`, else x / sqrt(mean of x^2 + eps) weight.
-extern "C" __global__ void norm_rows(const float* x, const float* weight, const float* bias, float* out, u32 width,
-                                     float eps, u32 centred) {
+// Where a norm's result goes, with the norm's own gain and bias; `out` is null if there is none.
+struct Scaled {
+  const float *weight, *bias;
+  float* out;
+
+  __device__ __forceinline__ void write(u64 row, u32 width, u32 i, float normal) const {
+    out[row * width + i] = bias ? fmaf(normal, weight[i], bias[i]) : normal * weight[i];
+  }
+};
+
+// (x - mean) / sqrt(variance + eps) if `centred`, else x / sqrt(mean of x^2 + eps), as one norm has it or two.
+extern "C" __global__ void __launch_bounds__(NORM_THREADS)
+    norm_rows(const float* x, Scaled first, Scaled second, u32 width, float eps, u32 centred) {
+  __shared__ float held[NORM_HELD];
+  __shared__ float mean, inverse;
   const float* row = x + (u64)blockIdx.x * width;
-  float* target = out + (u64)blockIdx.x * width;
-  const u32 padded = (width + LANES - 1) / LANES * LANES;
-  float mean = 0.0f;
-  if (centred) {
-    Lanes sums;
-    sums.clear();
-    for (u32 i = quad_part() * QUAD; i < padded; i += LANES) sums.add(read_four(row, i, width));
-    mean = quad_sum(sums) / (float)width;
+  if (width <= NORM_HELD) {
+    for (u32 i = threadIdx.x; i < width; i += NORM_THREADS) held[i] = row[i];
+    row = held;
   }
-  Lanes squares;
-  squares.clear();
-  for (u32 i = quad_part() * QUAD; i < padded; i += LANES) {
-    Lanes four = read_four(row, i, width);
-#pragma unroll
-    for (u32 l = 0; l < QUAD; l++) {
-      // What is behind the end stays zero, it is not centred.
-      if (centred && i + l < width) four.lane[l] = four.lane[l] - mean;
+  __syncthreads();
+  // The sums have one order, so they are one warp's.
+  if (threadIdx.x < WARP) {
+    const float middle = centred ? __shfl_sync(ALL_LANES, row_sum<false>(row, width, 0.0f, false), 0) / (float)width : 0.0f;
+    const float squares = row_sum<true>(row, width, middle, centred);
+    if (threadIdx.x == 0) {
+      mean = middle;
+      inverse = 1.0f / sqrtf(squares / (float)width + eps);
     }
-    squares.fused(four, four);
   }
-  const float inverse = 1.0f / sqrtf(quad_sum(squares) / (float)width + eps);
-  for (u32 i = threadIdx.x; i < width; i += blockDim.x) {
+  __syncthreads();
+  for (u32 i = threadIdx.x; i < width; i += NORM_THREADS) {
     const float normal = (centred ? row[i] - mean : row[i]) * inverse;
-    target[i] = bias ? fmaf(normal, weight[i], bias[i]) : normal * weight[i];
+    first.write(blockIdx.x, width, i, normal);
+    if (second.out) second.write(blockIdx.x, width, i, normal);
   }
 }

@@ -3,10 +3,11 @@
 // Positions in one KV block.
 #define BLOCK_POSITIONS 16
 
-// Where a layer's projections lie, in floats: fused or each for itself.
+// Where a layer's projections lie.
 struct Projected {
   const float *query, *key, *value;
-  u64 query_row, key_row;
+  // Floats from row to row, and from head to head.
+  u64 row;
   u32 head;
 };
 
@@ -45,13 +46,13 @@ extern "C" __global__ void rotate_and_append(Projected from, Places places, Head
   const float* angles = cos + (u64)position * heads.half;
   const float* sines = sin + (u64)position * heads.half;
   if (unit < heads.queries) {
-    const float* head = from.query + row * from.query_row + (u64)unit * from.head;
+    const float* head = from.query + row * from.row + (u64)unit * from.head;
     queries[(row * heads.queries + unit) * heads.dim + f] = rotated(head, f, heads.half, angles, sines);
     return;
   }
   const u32 part = (unit - heads.queries) / heads.pairs, pair = (unit - heads.queries) % heads.pairs;
   const u64 block = places.block(row, position / BLOCK_POSITIONS);
   const u64 at = ((block * 2 + part) * heads.pairs + pair) * BLOCK_POSITIONS + position % BLOCK_POSITIONS;
-  const float* head = (part == 0 ? from.key : from.value) + row * from.key_row + (u64)pair * from.head;
+  const float* head = (part == 0 ? from.key : from.value) + row * from.row + (u64)pair * from.head;
   cache[at * heads.dim + f] = part == 0 ? rotated(head, f, heads.half, angles, sines) : head[f];
 }

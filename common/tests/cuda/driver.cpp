@@ -8,10 +8,11 @@
 #include "../../src/entropy/entropy.cu"
 #include "../../src/sampling/pick.cu"
 #include "../../src/kernels/lanes.cuh"
+#include "../../src/kernels/stages.cuh"
+#include "../../src/kernels/elementary.cuh"
+#include "../../src/kernels/activation.cuh"
 #include "../../src/kernels/matmul.cu"
 #include "../../src/kernels/norm.cu"
-#include "../../src/kernels/elementary.cuh"
-#include "../../src/kernels/activation.cu"
 #include "../../src/kernels/rope.cu"
 #include "../../src/kernels/attention.cu"
 #include "../../src/kernels/bandwidth.cu"
@@ -45,14 +46,15 @@ struct Kernel { Binding bind; unsigned threads; };
 #define K(NAME, THREADS) {#NAME, {taking(NAME), THREADS}}
 #define PARTS(NAME) K(NAME##_f32, PART_THREADS), K(NAME##_f16, PART_THREADS), K(NAME##_bf16, PART_THREADS)
 #define TILES(TYPE)                                                                                     \
-  K(product_##TYPE##_1, PRODUCT_THREADS), K(product_##TYPE##_2, PRODUCT_THREADS),                       \
-      K(product_##TYPE##_4, PRODUCT_THREADS), K(product_##TYPE##_8, PRODUCT_THREADS)
+  K(product_##TYPE##_1, PRODUCT_FEW * WARP), K(product_##TYPE##_2, PRODUCT_FEW * WARP),                 \
+      K(product_##TYPE##_4, PRODUCT_MANY * WARP), K(product_##TYPE##_8, PRODUCT_MANY * WARP),           \
+      K(product_##TYPE##_16, PRODUCT_MANY * WARP)
 
 // With the threads that each must be launched with; 0 where any number will do.
 std::map<std::string, Kernel> kernels = {
     PARTS(summarize_parts), K(summarize_rows, 0), PARTS(pick_parts), K(pick_rows, 0),
     TILES(f32), TILES(f16), TILES(bf16),
-    K(read_only, 0), K(norm_rows, 0), K(activate, 0), K(add, 0), K(rotate_and_append, 0), K(attend, ATTENTION_THREADS),
+    K(read_only, 0), K(norm_rows, NORM_THREADS), K(rotate_and_append, 0), K(attend, ATTENTION_THREADS),
 };
 
 enum { SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NOT_FOUND = 500, LAUNCH_FAILED = 719, WHILE_CAPTURING = 900 };

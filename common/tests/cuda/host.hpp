@@ -9,6 +9,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <deque>
 #include <functional>
 #include <ucontext.h>
 #include <vector>
@@ -21,7 +22,7 @@ static Dim threadIdx, blockIdx, blockDim, gridDim;
 #define __host__
 #define __forceinline__ inline
 #define __launch_bounds__(threads)
-#define __align__(bytes) alignas(bytes)
+#define __align__(bytes) __attribute__((aligned(bytes)))
 // Blocks run one after another.
 #define __shared__ static
 
@@ -29,11 +30,16 @@ namespace host {
 
 const unsigned WARP_LANES = 32;
 
+// 16 bytes on their way to shared memory: they come when their thread waits for them, no earlier.
+struct Copy { void* to; const void* from; unsigned bytes; };
+
 struct Fiber {
   std::vector<char> stack = std::vector<char>(64 << 10);
   ucontext_t start;
   jmp_buf resume;
   bool begun = false, ended = false;
+  std::vector<Copy> begun_copies;
+  std::deque<std::vector<Copy>> stages;
 };
 
 // What the threads of a group wait for.
@@ -106,7 +112,11 @@ inline void step(unsigned thread) {
 inline void run_block(unsigned threads) {
   block.all = Barrier();
   block.warps.assign((threads + WARP_LANES - 1) / WARP_LANES, Barrier());
-  for (Fiber& fiber : block.fibers) fiber.ended = false;
+  for (Fiber& fiber : block.fibers) {
+    fiber.ended = false;
+    fiber.begun_copies.clear();
+    fiber.stages.clear();
+  }
   for (bool more = true; more;) {
     more = false;
     for (unsigned thread = 0; thread < threads; thread++) {
@@ -149,7 +159,26 @@ inline void check_mask(unsigned mask) {
   if (mask != 0xffffffffu) fail("a shuffle of a part of a warp");
 }
 
+inline Fiber& fiber() { return block.fibers[block.running]; }
+
 }  // namespace host
+
+inline void begin_copy(void* shared, const void* global, unsigned bytes) {
+  if ((reinterpret_cast<uintptr_t>(shared) | reinterpret_cast<uintptr_t>(global)) % 16 != 0) host::fail("an unaligned copy");
+  host::fiber().begun_copies.push_back({shared, global, bytes});
+}
+
+inline void end_stage() { host::fiber().stages.push_back(std::move(host::fiber().begun_copies)); }
+
+template <unsigned PENDING> void wait_for_stage() {
+  auto& stages = host::fiber().stages;
+  for (; stages.size() > PENDING; stages.pop_front()) {
+    for (const host::Copy& copy : stages.front()) {
+      memset(copy.to, 0, 16);
+      memcpy(copy.to, copy.from, copy.bytes);
+    }
+  }
+}
 
 inline void __syncthreads() { host::wait(host::block.all, blockDim.x); }
 

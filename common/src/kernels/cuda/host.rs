@@ -1,9 +1,10 @@
 //! Single kernels on numbers that are in memory, so that they can be compared with the CPU's.
 
-use super::{Gpu, GpuMatrix, GpuNorm};
+use super::{Finish, Gpu, GpuMatrix, GpuNorm};
 use crate::{
     Result,
-    kernels::{Activation, Matrix},
+    bytes::SharedBytes,
+    kernels::{Activation, Matrix, WeightType},
 };
 
 impl Gpu {
@@ -17,7 +18,11 @@ impl Gpu {
         let w = GpuMatrix::upload(self, w)?;
         let bias = bias.map(|bias| self.upload(bias)).transpose()?;
         let mut product = self.room(out.len())?;
-        self.product(&self.upload(x)?, &w, bias.as_ref(), &mut product, rows)?;
+        let finish = Finish {
+            bias: bias.as_ref(),
+            ..Finish::default()
+        };
+        self.product(&self.upload(x)?, &w, finish, &mut product, rows)?;
         self.read(&product, &mut out)?;
         Ok(out)
     }
@@ -43,21 +48,29 @@ impl Gpu {
         };
         let (mut out, mut normal) = (vec![0.0; x.len()], self.room(x.len())?);
         let rows = x.len() / weight.len();
-        self.norm(&norm, &self.upload(x)?, &mut normal, rows)?;
+        self.norm(&norm, &self.upload(x)?, &mut normal, None, rows)?;
         self.read(&normal, &mut out)?;
         Ok(out)
     }
 
     /// As [`Kernels::activation`](crate::kernels::Kernels::activation), or
-    /// [`Kernels::gated`](crate::kernels::Kernels::gated) where there is an `up`, with their bits.
+    /// [`Kernels::gated`](crate::kernels::Kernels::gated) where there is an `up`, with their bits but for those of -0:
+    /// it is what a product by 1 makes of `x`.
     ///
     /// # Errors
     /// If the device fails.
     pub fn activated(&self, kind: Activation, x: &[f32], up: Option<&[f32]>) -> Result<Vec<f32>> {
+        let one = SharedBytes::from_vec(1f32.to_le_bytes().to_vec());
+        let one = GpuMatrix::upload(self, &Matrix::new(one, WeightType::F32, 1, 1)?)?;
         let up = up.map(|up| self.upload(up)).transpose()?;
-        let (mut out, mut buffer) = (vec![0.0; x.len()], self.upload(x)?);
-        self.activate(kind, &mut buffer, up.as_ref(), x.len())?;
-        self.read(&buffer, &mut out)?;
+        let (mut out, mut product) = (vec![0.0; x.len()], self.room(x.len())?);
+        let finish = Finish {
+            activation: Some(kind),
+            factor: up.as_ref(),
+            ..Finish::default()
+        };
+        self.product(&self.upload(x)?, &one, finish, &mut product, x.len())?;
+        self.read(&product, &mut out)?;
         Ok(out)
     }
 }

@@ -21,11 +21,38 @@ impl GpuMatrix {
     /// # Errors
     /// If the device has no room for it, or fails.
     pub(crate) fn upload(gpu: &Gpu, matrix: &Matrix) -> Result<Self> {
+        Self::stack(gpu, &[matrix])
+    }
+
+    /// Uploads matrices of the same inputs, one below the other.
+    ///
+    /// # Errors
+    /// As [`GpuMatrix::upload`].
+    pub(crate) fn stack(gpu: &Gpu, parts: &[&Matrix]) -> Result<Self> {
+        let (k, dtype) = parts.first().map_or((0, WeightType::F32), |first| {
+            let alike = parts.iter().all(|part| part.dtype() == first.dtype());
+            // Every type is exact in f32.
+            let dtype = if alike {
+                first.dtype()
+            } else {
+                WeightType::F32
+            };
+            (first.k(), dtype)
+        });
+        let bytes = match parts {
+            [one] => gpu.upload(one.bytes())?,
+            _ => {
+                let converted = parts.iter().map(|part| part.convert(dtype));
+                let converted = converted.collect::<Result<Vec<_>>>()?;
+                let bytes: Vec<&[u8]> = converted.iter().map(Matrix::bytes).collect();
+                gpu.upload(&bytes.concat())?
+            }
+        };
         Ok(Self {
-            bytes: gpu.upload(matrix.bytes())?,
-            dtype: matrix.dtype(),
-            n: matrix.n(),
-            k: matrix.k(),
+            bytes,
+            dtype,
+            n: parts.iter().map(|part| part.n()).sum(),
+            k,
         })
     }
 

@@ -1,7 +1,7 @@
 //! How long kernels take on the device, beside what only reading the same bytes takes.
 
 use super::{
-    Floats, Gpu, GpuLogits, GpuMatrix, GpuReadout, LogitRows, failed, graph::record, grid,
+    Finish, Floats, Gpu, GpuLogits, GpuMatrix, GpuReadout, LogitRows, failed, graph::record, grid,
 };
 use crate::{
     Result,
@@ -137,7 +137,7 @@ impl Gpu {
         let timing = |rows: usize| {
             let name = format!("product {k} to {n}, rows {rows}");
             self.timing(name, bytes, effort, |i| {
-                self.product(&x, &weights[i % BUFFERS], None, &mut out, rows)
+                self.product(&x, &weights[i % BUFFERS], Finish::default(), &mut out, rows)
             })
         };
         ROWS.into_iter().map(timing).collect()

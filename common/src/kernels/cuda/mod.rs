@@ -8,7 +8,6 @@
 //!
 //! All work of a [`Gpu`] is on one stream, in order. Nothing waits for it but a download.
 
-mod activation;
 mod attention;
 mod graph;
 mod host;
@@ -27,6 +26,7 @@ pub(crate) use logits::{GpuReadout, check_vocabulary};
 pub(crate) use matrix::GpuMatrix;
 pub use measure::{Effort, READ_ONLY, Timing};
 pub(crate) use norm::GpuNorm;
+pub(crate) use product::Finish;
 pub(crate) use rope::{Places, Projected};
 pub(crate) use source::define;
 
@@ -59,23 +59,24 @@ pub(crate) type Floats = CudaSlice<f32>;
 pub(crate) type Address = sys::CUdeviceptr;
 
 /// Every kernel that is launched.
-const KERNELS: [&str; 26] = [
+const KERNELS: [&str; 27] = [
     "read_only",
     "product_f32_1",
     "product_f32_2",
     "product_f32_4",
     "product_f32_8",
+    "product_f32_16",
     "product_f16_1",
     "product_f16_2",
     "product_f16_4",
     "product_f16_8",
+    "product_f16_16",
     "product_bf16_1",
     "product_bf16_2",
     "product_bf16_4",
     "product_bf16_8",
+    "product_bf16_16",
     "norm_rows",
-    "activate",
-    "add",
     "rotate_and_append",
     "attend",
     "summarize_parts_f32",

@@ -1,17 +1,40 @@
 //! The launch of `matmul.cu`.
 
 use super::{Address, Floats, Gpu, GpuMatrix, MOST_BLOCKS_Y, define, failed, grid};
-use crate::Result;
-use cudarc::driver::PushKernelArg as _;
+use crate::{Result, kernels::Activation};
+use cudarc::driver::{DeviceRepr, PushKernelArg as _};
 
-const THREADS: u32 = define("PRODUCT_THREADS");
-const QUADS: usize = (THREADS / define("QUAD")) as usize;
+const WARP: u32 = define("WARP");
+const FEW: u32 = define("PRODUCT_FEW");
+const MANY: u32 = define("PRODUCT_MANY");
 
-/// Rows of a tile, and the outputs that a quad computes for them.
-const TILES: [(usize, usize); 4] = [(1, 1), (2, 1), (4, 2), (8, 2)];
+/// Rows of a tile, and the warps of its block.
+const TILES: [(usize, u32); 5] = [(1, FEW), (2, FEW), (4, MANY), (8, MANY), (16, MANY)];
+
+/// What becomes of the sums of a product: `bias` is added, `activation` applied, then the result is multiplied by
+/// `factor`, `[rows, n]`, and added to what the output holds if `onto`.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Finish<'a> {
+    pub(crate) bias: Option<&'a Floats>,
+    pub(crate) activation: Option<Activation>,
+    pub(crate) factor: Option<&'a Floats>,
+    pub(crate) onto: bool,
+}
+
+/// `Finish` of the source.
+#[repr(C)]
+struct Addresses {
+    bias: Address,
+    factor: Address,
+    residual: Address,
+    activation: u32,
+}
+
+// SAFETY: a `repr(C)` struct of plain numbers, as the source has it.
+unsafe impl DeviceRepr for Addresses {}
 
 impl Gpu {
-    /// `out = x · wᵀ + bias`. Shapes: `x` `[rows, k]`, `out` `[rows, n]`.
+    /// `out = finish(x · wᵀ)`. Shapes: `x` `[rows, k]`, `out` `[rows, n]`.
     ///
     /// # Errors
     /// If the device fails.
@@ -22,7 +45,7 @@ impl Gpu {
         &self,
         x: &Floats,
         w: &GpuMatrix,
-        bias: Option<&Floats>,
+        finish: Finish<'_>,
         out: &mut Floats,
         rows: usize,
     ) -> Result<()> {
@@ -31,22 +54,48 @@ impl Gpu {
             x.len() >= rows * k && out.len() >= rows * n,
             "short buffers"
         );
-        assert!(bias.is_none_or(|bias| bias.len() >= n), "a short bias");
-        assert!(rows <= MOST_BLOCKS_Y, "too many rows");
-        let tile = TILES.iter().find(|(tile, _)| *tile >= rows);
-        let (tile, outputs) = *tile.unwrap_or(&TILES[TILES.len() - 1]);
-        let dtype = w.dtype().name();
-        let function = self.kernel(&format!("product_{dtype}_{tile}"))?;
-        let blocks = (n.div_ceil(QUADS * outputs), rows.div_ceil(tile));
+        let Finish { bias, factor, .. } = finish;
+        assert!(
+            bias.is_none_or(|bias| bias.len() >= n)
+                && factor.is_none_or(|factor| factor.len() >= rows * n),
+            "short buffers"
+        );
+        let (tile, warps) = tile(rows);
+        let outputs = (warps * define("WARP_OUTPUTS")) as usize;
+        let blocks = (rows.div_ceil(tile), n.div_ceil(outputs));
+        assert!(blocks.1 <= MOST_BLOCKS_Y, "too many outputs");
+        let function = self.kernel(&format!("product_{}_{tile}", w.dtype().name()))?;
         let (x, w, out) = (self.address(x), w.address(self), self.address(out));
-        let bias: Address = bias.map_or(0, |bias| self.address(bias));
+        let finish = self.addresses(finish, out);
         let (m, n, k) = (rows as u32, n as u32, k as u32);
         let mut launch = self.launch(function);
-        launch.arg(&x).arg(&w).arg(&bias).arg(&out);
+        launch.arg(&x).arg(&w).arg(&finish).arg(&out);
         launch.arg(&m).arg(&n).arg(&k);
         // SAFETY: the arguments are those of `PRODUCT`, in order. It reads rows below m of x and w below n,
-        // and writes elements of [m, n], which the buffers hold, as checked above.
-        unsafe { launch.launch(grid(blocks, THREADS)?) }.map_err(failed)?;
+        // and reads and writes elements of [m, n], which the buffers hold, as checked above.
+        unsafe { launch.launch(grid(blocks, warps * WARP)?) }.map_err(failed)?;
         Ok(())
     }
+
+    fn addresses(&self, finish: Finish<'_>, out: Address) -> Addresses {
+        let address = |buffer: Option<&Floats>| buffer.map_or(0, |buffer| self.address(buffer));
+        Addresses {
+            bias: address(finish.bias),
+            factor: address(finish.factor),
+            residual: if finish.onto { out } else { 0 },
+            activation: match finish.activation {
+                Some(Activation::Gelu) => const { define("GELU") },
+                Some(Activation::GeluTanh) => const { define("GELU_TANH") },
+                Some(Activation::Silu) => const { define("SILU") },
+                Some(Activation::Relu) => const { define("RELU") },
+                None => const { define("NO_ACTIVATION") },
+            },
+        }
+    }
+}
+
+/// The lowest tile that holds all rows, or the highest.
+fn tile(rows: usize) -> (usize, u32) {
+    let fits = TILES.iter().find(|(tile, _)| *tile >= rows);
+    *fits.unwrap_or(&TILES[TILES.len() - 1])
 }

@@ -1,12 +1,11 @@
 //! The launch of `rope.cu`.
 
-use super::{
-    Address, Floats, Gpu,
-    activation::{THREADS, blocks},
-    failed, grid,
-};
+use super::{Address, Floats, Gpu, failed, grid};
 use crate::{Result, kernels::AttentionShape};
 use cudarc::driver::{DeviceRepr, PushKernelArg as _};
+
+/// Threads of a block, each with one feature.
+const THREADS: u32 = 256;
 
 /// Where a layer's projections lie: `Projected` of the source.
 #[repr(C)]
@@ -15,10 +14,8 @@ pub(crate) struct Projected {
     pub(crate) query: Address,
     pub(crate) key: Address,
     pub(crate) value: Address,
-    /// Floats from one row of queries to the next.
-    pub(crate) query_row: u64,
-    /// The same of keys, and of values.
-    pub(crate) key_row: u64,
+    /// Floats from one row to the next.
+    pub(crate) row: u64,
     /// Floats from one head to the next.
     pub(crate) head: u32,
 }
@@ -95,8 +92,9 @@ impl Gpu {
         let mut launch = self.launch(function);
         launch.arg(from).arg(places).arg(&heads).arg(&cos).arg(&sin);
         launch.arg(&queries).arg(&cache).arg(&count);
+        let blocks = (rows * features).div_ceil(THREADS as usize);
         // SAFETY: the arguments are those of `rotate_and_append`, in order; the caller vouches for the rest.
-        unsafe { launch.launch(grid(blocks(rows * features), THREADS)?) }.map_err(failed)?;
+        unsafe { launch.launch(grid((blocks, 1), THREADS)?) }.map_err(failed)?;
         Ok(())
     }
 }

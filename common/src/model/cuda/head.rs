@@ -23,7 +23,6 @@ pub(super) struct GpuHead {
 pub(super) struct HeadBuffers {
     normed: Floats,
     inner: Floats,
-    mapped: Floats,
 }
 
 impl HeadBuffers {
@@ -31,7 +30,6 @@ impl HeadBuffers {
         Ok(Self {
             normed: gpu.room(0)?,
             inner: gpu.room(0)?,
-            mapped: gpu.room(0)?,
         })
     }
 }
@@ -70,18 +68,12 @@ impl GpuHead {
         out: &mut Floats,
         rows: usize,
     ) -> Result<()> {
-        let HeadBuffers {
-            normed,
-            inner,
-            mapped,
-        } = buffers;
+        let HeadBuffers { normed, inner } = buffers;
         gpu.reserve(normed, rows * self.features())?;
-        gpu.norm(&self.norm, hidden, normed, rows)?;
+        gpu.norm(&self.norm, hidden, normed, None, rows)?;
         if let Some((down, up)) = &self.adapter {
-            down.apply(gpu, normed, inner, rows)?;
-            gpu.activate(Activation::Silu, inner, None, rows * down.weight.n())?;
-            up.apply(gpu, inner, mapped, rows)?;
-            gpu.add(normed, mapped, rows * self.features())?;
+            down.apply_activated(gpu, normed, (Activation::Silu, None), inner, rows)?;
+            up.apply_onto(gpu, inner, normed, rows)?;
         }
         self.unembedding.apply(gpu, normed, out, rows)
     }

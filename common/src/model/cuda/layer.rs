@@ -13,6 +13,7 @@ use crate::{
 pub(super) struct GpuLayer {
     attention_norm: GpuNorm,
     projections: Projections,
+    project: GpuLinear,
     output: GpuLinear,
     shape: AttentionShape,
     mlp_norm: GpuNorm,
@@ -23,40 +24,39 @@ pub(super) struct GpuLayer {
     parallel_residual: bool,
 }
 
+/// How queries, keys and values come out of their one matrix.
+#[derive(Clone, Copy)]
 enum Projections {
-    /// One matrix with rows laid out `[heads, 3, head_dim]`.
-    Fused(GpuLinear),
-    /// Queries, keys and values.
-    Separate(Box<[GpuLinear; 3]>),
+    /// Rows laid out `[heads, 3, head_dim]`.
+    Interleaved,
+    /// All queries, then all keys, then all values.
+    Stacked,
 }
 
 /// Buffers of [`GpuLayer::apply`], kept between calls.
 pub(super) struct LayerBuffers {
-    normed: Floats,
-    /// Of the projections: the fused one, or queries, keys, values.
-    projected: [Floats; 3],
+    attention_normed: Floats,
+    mlp_normed: Floats,
+    projected: Floats,
     queries: Floats,
     scores: Floats,
     mixed: Floats,
-    attended: Floats,
     gate: Floats,
     up: Floats,
-    fed: Floats,
 }
 
 impl LayerBuffers {
     pub(super) fn new(gpu: &Gpu) -> Result<Self> {
         let none = || gpu.room(0);
         Ok(Self {
-            normed: none()?,
-            projected: [none()?, none()?, none()?],
+            attention_normed: none()?,
+            mlp_normed: none()?,
+            projected: none()?,
             queries: none()?,
             scores: none()?,
             mixed: none()?,
-            attended: none()?,
             gate: none()?,
             up: none()?,
-            fed: none()?,
         })
     }
 }
@@ -65,15 +65,17 @@ impl GpuLayer {
     pub(super) fn upload(gpu: &Gpu, layer: &Layer) -> Result<Self> {
         let linear = |linear: &mlp::Linear| GpuLinear::upload(gpu, linear);
         let Layer { attention, mlp, .. } = layer;
+        let (projections, project) = match &attention.projections {
+            attention::Projections::Fused(qkv) => (Projections::Interleaved, linear(qkv)?),
+            attention::Projections::Separate { query, key, value } => {
+                let stack = GpuLinear::stack(gpu, &[query, key, value])?;
+                (Projections::Stacked, stack)
+            }
+        };
         Ok(Self {
             attention_norm: upload_norm(gpu, &layer.attention_norm)?,
-            projections: match &attention.projections {
-                attention::Projections::Fused(qkv) => Projections::Fused(linear(qkv)?),
-                attention::Projections::Separate { query, key, value } => {
-                    let all = [linear(query)?, linear(key)?, linear(value)?];
-                    Projections::Separate(Box::new(all))
-                }
-            },
+            projections,
+            project,
             output: linear(&attention.output)?,
             shape: attention.shape(),
             mlp_norm: upload_norm(gpu, &layer.mlp_norm)?,
@@ -97,21 +99,26 @@ impl GpuLayer {
     ) -> Result<()> {
         let rows = places.rows;
         let count = rows * self.attention_norm.weight.len();
-        gpu.reserve(&mut buffers.normed, count)?;
-        gpu.norm(&self.attention_norm, x, &mut buffers.normed, rows)?;
-        self.attend(gpu, places, rotary, buffers, cache)?;
+        let LayerBuffers {
+            attention_normed,
+            mlp_normed,
+            ..
+        } = buffers;
+        gpu.reserve(attention_normed, count)?;
+        gpu.reserve(mlp_normed, count)?;
+        let (first, second) = (&self.attention_norm, &self.mlp_norm);
         if self.parallel_residual {
-            gpu.norm(&self.mlp_norm, x, &mut buffers.normed, rows)?;
-            gpu.add(x, &buffers.attended, count)?;
+            gpu.norm(first, x, attention_normed, Some((second, mlp_normed)), rows)?;
+            self.attend(gpu, places, rotary, buffers, cache, x)?;
         } else {
-            gpu.add(x, &buffers.attended, count)?;
-            gpu.norm(&self.mlp_norm, x, &mut buffers.normed, rows)?;
+            gpu.norm(first, x, attention_normed, None, rows)?;
+            self.attend(gpu, places, rotary, buffers, cache, x)?;
+            gpu.norm(second, x, &mut buffers.mlp_normed, None, rows)?;
         }
-        self.feed(gpu, buffers, rows)?;
-        gpu.add(x, &buffers.fed, count)
+        self.feed(gpu, buffers, x, rows)
     }
 
-    /// From `normed` to `attended`.
+    /// From `attention_normed` onto `x`.
     fn attend(
         &self,
         gpu: &Gpu,
@@ -119,6 +126,7 @@ impl GpuLayer {
         rotary: &Rotary,
         buffers: &mut LayerBuffers,
         cache: &mut Floats,
+        x: &mut Floats,
     ) -> Result<()> {
         let LayerPlaces {
             places,
@@ -146,72 +154,63 @@ impl GpuLayer {
             queries,
             scores,
             mixed,
-            attended,
             ..
         } = buffers;
         // SAFETY: as above; the keys and values of these rows were appended just now, others before.
         unsafe { gpu.attend(&attention, queries, cache, scores, mixed)? };
-        self.output.apply(gpu, mixed, attended, rows)
+        self.output.apply_onto(gpu, mixed, x, rows)
     }
 
     fn project(&self, gpu: &Gpu, buffers: &mut LayerBuffers, rows: usize) -> Result<Projected> {
         let LayerBuffers {
-            normed, projected, ..
+            attention_normed,
+            projected,
+            ..
         } = buffers;
+        self.project.apply(gpu, attention_normed, projected, rows)?;
         let AttentionShape {
             heads,
             kv_heads,
             head_dim,
             ..
         } = self.shape;
-        match &self.projections {
-            Projections::Fused(qkv) => {
-                qkv.apply(gpu, normed, &mut projected[0], rows)?;
-                let query = gpu.address(&projected[0]);
-                let head = (head_dim * size_of::<f32>()) as u64;
-                Ok(Projected {
-                    query,
-                    key: query + head,
-                    value: query + 2 * head,
-                    query_row: (3 * heads * head_dim) as u64,
-                    key_row: (3 * heads * head_dim) as u64,
-                    head: 3 * head_dim as u32,
-                })
-            }
-            Projections::Separate(all) => {
-                for (linear, out) in all.iter().zip(projected.iter_mut()) {
-                    linear.apply(gpu, normed, out, rows)?;
-                }
-                let [query, key, value] = projected.each_ref().map(|buffer| gpu.address(buffer));
-                Ok(Projected {
-                    query,
-                    key,
-                    value,
-                    query_row: (heads * head_dim) as u64,
-                    key_row: (kv_heads * head_dim) as u64,
-                    head: head_dim as u32,
-                })
-            }
-        }
+        // Floats from the first query to the first key, from there to the first value, and from head to head.
+        let (keys, values, head) = match self.projections {
+            Projections::Interleaved => (head_dim, head_dim, 3 * head_dim),
+            Projections::Stacked => (heads * head_dim, kv_heads * head_dim, head_dim),
+        };
+        let query = gpu.address(projected);
+        let after = |floats: usize| query + (floats * size_of::<f32>()) as u64;
+        Ok(Projected {
+            query,
+            key: after(keys),
+            value: after(keys + values),
+            row: self.project.weight.n() as u64,
+            head: head as u32,
+        })
     }
 
-    /// From `normed` to `fed`.
-    fn feed(&self, gpu: &Gpu, buffers: &mut LayerBuffers, rows: usize) -> Result<()> {
+    /// From `mlp_normed` onto `x`.
+    fn feed(
+        &self,
+        gpu: &Gpu,
+        buffers: &mut LayerBuffers,
+        x: &mut Floats,
+        rows: usize,
+    ) -> Result<()> {
         let LayerBuffers {
-            normed,
+            mlp_normed: normed,
             gate,
             up,
-            fed,
             ..
         } = buffers;
-        let inner = rows * self.up.weight.n();
-        self.up.apply(gpu, normed, up, rows)?;
         let Some(gated) = &self.gate else {
-            gpu.activate(self.activation, up, None, inner)?;
-            return self.down.apply(gpu, up, fed, rows);
+            let (up_of, finish) = (&self.up, (self.activation, None));
+            up_of.apply_activated(gpu, normed, finish, up, rows)?;
+            return self.down.apply_onto(gpu, up, x, rows);
         };
-        gated.apply(gpu, normed, gate, rows)?;
-        gpu.activate(self.activation, gate, Some(up), inner)?;
-        self.down.apply(gpu, gate, fed, rows)
+        self.up.apply(gpu, normed, up, rows)?;
+        gated.apply_activated(gpu, normed, (self.activation, Some(up)), gate, rows)?;
+        self.down.apply_onto(gpu, gate, x, rows)
     }
 }

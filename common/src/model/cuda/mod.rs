@@ -11,14 +11,15 @@ use super::{
     attention::RowPlaces,
     head::Head,
     layer::Layer,
+    mlp::Linear,
     pass::{Pass, Rows},
     rotary::RotaryTable,
 };
 use crate::{
     Error, Result,
     kernels::{
-        Gpu,
-        cuda::{Floats, GpuMatrix, GpuNorm, GpuReadout, Graphs, check_vocabulary},
+        Activation, Gpu, Matrix,
+        cuda::{Finish, Floats, GpuMatrix, GpuNorm, GpuReadout, Graphs, check_vocabulary},
     },
     kv::Step,
 };
@@ -239,7 +240,7 @@ struct GpuLinear {
 }
 
 impl GpuLinear {
-    fn upload(gpu: &Gpu, linear: &super::mlp::Linear) -> Result<Self> {
+    fn upload(gpu: &Gpu, linear: &Linear) -> Result<Self> {
         let bias = linear.bias.as_deref();
         Ok(Self {
             weight: GpuMatrix::upload(gpu, &linear.weight)?,
@@ -247,10 +248,58 @@ impl GpuLinear {
         })
     }
 
+    /// Several, one below the other.
+    fn stack(gpu: &Gpu, parts: &[&Linear]) -> Result<Self> {
+        let weights: Vec<&Matrix> = parts.iter().map(|part| &part.weight).collect();
+        let bias: Option<Vec<&[f32]>> = parts.iter().map(|part| part.bias.as_deref()).collect();
+        Ok(Self {
+            weight: GpuMatrix::stack(gpu, &weights)?,
+            bias: bias.map(|bias| gpu.upload(&bias.concat())).transpose()?,
+        })
+    }
+
     /// `x`: `[rows, inputs]`; `out` becomes `[rows, outputs]`.
     fn apply(&self, gpu: &Gpu, x: &Floats, out: &mut Floats, rows: usize) -> Result<()> {
+        self.finish(gpu, x, Finish::default(), out, rows)
+    }
+
+    /// The same, added to `out`.
+    fn apply_onto(&self, gpu: &Gpu, x: &Floats, out: &mut Floats, rows: usize) -> Result<()> {
+        let finish = Finish {
+            onto: true,
+            ..Finish::default()
+        };
+        self.finish(gpu, x, finish, out, rows)
+    }
+
+    /// The same with an activation, and multiplied by `factor`, `[rows, outputs]`.
+    fn apply_activated(
+        &self,
+        gpu: &Gpu,
+        x: &Floats,
+        (activation, factor): (Activation, Option<&Floats>),
+        out: &mut Floats,
+        rows: usize,
+    ) -> Result<()> {
+        let finish = Finish {
+            activation: Some(activation),
+            factor,
+            ..Finish::default()
+        };
+        self.finish(gpu, x, finish, out, rows)
+    }
+
+    fn finish(
+        &self,
+        gpu: &Gpu,
+        x: &Floats,
+        finish: Finish<'_>,
+        out: &mut Floats,
+        rows: usize,
+    ) -> Result<()> {
+        let bias = self.bias.as_ref();
         gpu.reserve(out, rows * self.weight.n())?;
-        gpu.product(x, &self.weight, self.bias.as_ref(), out, rows)
+        gpu.product(x, &self.weight, Finish { bias, ..finish }, out, rows)
     }
 }
 
