@@ -79,11 +79,26 @@ fn the_pair_tells_the_same_story_on_a_gpu() {
 }
 
 #[test]
+fn a_driver_that_records_no_graphs_tells_the_same_story() {
+    let Some(folder) = stand_in() else { return };
+    let ask = "demo --max-new-tokens 4 --seed 5 --json --device cuda";
+    let recorded = report(folder, ask);
+    let mut demo = command(folder, ask);
+    let output = demo.env("DSSD_STAND_IN_RECORDS", "no").output().unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let launched: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(launched["text"], recorded["text"]);
+    assert_eq!(launched["identical_to_plain"], true);
+    let told = text(&output.stderr);
+    assert!(told.contains("cannot be recorded as a graph"), "{told}");
+}
+
+#[test]
 fn a_gpu_that_fails_is_told_with_what_is_known() {
     let Some(folder) = stand_in() else { return };
     let mut check = command(folder, "gpu-check --quick --no-pair --json");
     // In the middle of the norms.
-    let output = check.env("DSSD_STAND_IN_FAILS", "345").output().unwrap();
+    let output = check.env("DSSD_STAND_IN_FAILS", "390").output().unwrap();
     assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     let checked = report["checked"].as_array().unwrap();

@@ -22,6 +22,11 @@ template <u32 WIDTH> struct Lanes {
 #pragma unroll
     for (u32 l = 0; l < WIDTH; l++) lane[l] = fmaf(a.lane[l], b.lane[l], lane[l]);
   }
+
+  __device__ __forceinline__ void add(const Lanes& x) {
+#pragma unroll
+    for (u32 l = 0; l < WIDTH; l++) lane[l] = lane[l] + x.lane[l];
+  }
 };
 
 // What one load brings.
@@ -43,7 +48,24 @@ template <u32 WIDTH, typename T> __device__ __forceinline__ Lanes<WIDTH> load(co
   return lanes;
 }
 
-// The tree over all sixteen lanes, in the first thread of the team. The whole warp must come.
+// The same way back.
+template <u32 WIDTH> __device__ __forceinline__ void store(float* p, const Lanes<WIDTH>& lanes) {
+  Packed<float, WIDTH> packed;
+#pragma unroll
+  for (u32 l = 0; l < WIDTH; l++) packed.x[l] = lanes.lane[l];
+  *(Packed<float, WIDTH>*)p = packed;
+}
+
+// The tree over sixteen lanes that are in memory.
+__device__ __forceinline__ float lanes_sum(const float* lanes) {
+  Lanes<4> first = load<4>(lanes), second = load<4>(lanes + 4);
+  first.add(load<4>(lanes + 8));
+  second.add(load<4>(lanes + 12));
+  first.add(second);
+  return (first.lane[0] + first.lane[2]) + (first.lane[1] + first.lane[3]);
+}
+
+// The tree over all sixteen lanes of a team, in the first thread of the team. The whole warp must come.
 template <u32 WIDTH> __device__ __forceinline__ float lanes_sum(Lanes<WIDTH> lanes) {
 #pragma unroll
   for (u32 half = LANES / 2; half > 0; half /= 2) {

@@ -57,17 +57,20 @@ __device__ __forceinline__ void product(const float* __restrict__ x, const T* __
   const u32 HEIGHT = WARPS * WARP_OUTPUTS, INPUTS = STAGE_BYTES / sizeof(T), STEPS = INPUTS / LANES;
   // One step more than there are inputs: rows below each other lie in other banks.
   const u32 STRIDE = INPUTS + LANES;
-  __shared__ __align__(16) T weights[STAGES][HEIGHT * STRIDE];
-  __shared__ __align__(16) float inputs[STAGES][ROWS * INPUTS];
+  const u32 WEIGHTS = HEIGHT * STRIDE * sizeof(T), STAGE = WEIGHTS + ROWS * INPUTS * sizeof(float);
+  // The stages, and in the end, in their place, the lanes of all sums.
+  const u32 RING = STAGES * STAGE, SUMS = ROWS * HEIGHT * LANES * sizeof(float);
+  __shared__ __align__(16) unsigned char memory[RING > SUMS ? RING : SUMS];
 
   const u32 row = blockIdx.x * ROWS, output = blockIdx.y * HEIGHT;
   const u32 steps = (k + LANES - 1) / LANES, stages = (steps + STEPS - 1) / STEPS;
   const bool aligned = k % (16 / sizeof(T)) == 0;
   auto fetch = [&](u32 stage) {
     if (stage < stages) {
-      const u32 place = stage % STAGES, first = stage * INPUTS;
-      copy_rows<T, HEIGHT, INPUTS, STRIDE, THREADS>(weights[place], w, output, n, first, k, aligned);
-      copy_rows<float, ROWS, INPUTS, INPUTS, THREADS>(inputs[place], x, row, m, first, k, aligned);
+      unsigned char* place = memory + stage % STAGES * STAGE;
+      const u32 first = stage * INPUTS;
+      copy_rows<T, HEIGHT, INPUTS, STRIDE, THREADS>((T*)place, w, output, n, first, k, aligned);
+      copy_rows<float, ROWS, INPUTS, INPUTS, THREADS>((float*)(place + WEIGHTS), x, row, m, first, k, aligned);
     }
     end_stage();
   };
@@ -87,38 +90,38 @@ __device__ __forceinline__ void product(const float* __restrict__ x, const T* __
     // Every thread's part of this stage is there, and all have left the place of the one before.
     __syncthreads();
     fetch(stage + STAGES - 1);
-    const T* held = weights[stage % STAGES] + mine * STRIDE + part;
-    const float* given = inputs[stage % STAGES] + part;
+    const unsigned char* place = memory + stage % STAGES * STAGE;
+    const T* weights = (const T*)place + mine * STRIDE + part;
+    const float* inputs = (const float*)(place + WEIGHTS) + part;
     // Not beyond the last step: -0 would not stay -0.
     const u32 count = min(STEPS, steps - stage * STEPS);
 #pragma unroll 4
     for (u32 step = 0; step < count; step++) {
       Lanes<WIDTH> some[OUTPUTS];
 #pragma unroll
-      for (u32 j = 0; j < OUTPUTS; j++) some[j] = load<WIDTH>(held + j * TEAMS * STRIDE + step * LANES);
+      for (u32 j = 0; j < OUTPUTS; j++) some[j] = load<WIDTH>(weights + j * TEAMS * STRIDE + step * LANES);
 #pragma unroll
       for (u32 r = 0; r < ROWS; r++) {
-        const Lanes<WIDTH> input = load<WIDTH>(given + r * INPUTS + step * LANES);
+        const Lanes<WIDTH> input = load<WIDTH>(inputs + r * INPUTS + step * LANES);
 #pragma unroll
         for (u32 j = 0; j < OUTPUTS; j++) sums[r][j].fused(input, some[j]);
       }
     }
   }
-  __shared__ float results[ROWS * HEIGHT];
+  // [rows, outputs, lanes]
+  float* lanes = (float*)memory;
+  __syncthreads();
 #pragma unroll
   for (u32 r = 0; r < ROWS; r++) {
 #pragma unroll
-    for (u32 j = 0; j < OUTPUTS; j++) {
-      const float sum = lanes_sum(sums[r][j]);
-      if (part == 0) results[r * HEIGHT + mine + j * TEAMS] = sum;
-    }
+    for (u32 j = 0; j < OUTPUTS; j++) store(lanes + (r * HEIGHT + mine + j * TEAMS) * LANES + part, sums[r][j]);
   }
   __syncthreads();
 #pragma unroll 1
   for (u32 i = threadIdx.x; i < ROWS * HEIGHT; i += THREADS) {
     const u32 r = row + i / HEIGHT, column = output + i % HEIGHT;
     const u64 at = (u64)r * n + column;
-    if (r < m && column < n) out[at] = finish.apply(results[i], at, column);
+    if (r < m && column < n) out[at] = finish.apply(lanes_sum(lanes + i * LANES), at, column);
   }
 }
 

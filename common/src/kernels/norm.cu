@@ -14,12 +14,13 @@ struct Scaled {
   }
 };
 
-// (x - mean) / sqrt(variance + eps) if `centred`, else x / sqrt(mean of x^2 + eps), as one norm has it or two.
+// (x - mean) / sqrt(variance + eps) if `centred`, else x / sqrt(mean of x^2 + eps), as one norm has it or two. Row r of the
+// outputs comes of row `rows`[r] of x, or r without those.
 extern "C" __global__ void __launch_bounds__(NORM_THREADS)
-    norm_rows(const float* x, Scaled first, Scaled second, u32 width, float eps, u32 centred) {
+    norm_rows(const float* x, const u32* rows, Scaled first, Scaled second, u32 width, float eps, u32 centred) {
   __shared__ float held[NORM_HELD];
   __shared__ float mean, inverse;
-  const float* row = x + (u64)blockIdx.x * width;
+  const float* row = x + (u64)(rows ? rows[blockIdx.x] : blockIdx.x) * width;
   if (width <= NORM_HELD) {
     for (u32 i = threadIdx.x; i < width; i += NORM_THREADS) held[i] = row[i];
     row = held;

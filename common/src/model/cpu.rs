@@ -5,11 +5,11 @@ use super::{
     attention::{LayerContext, RowPlaces},
     head::{Head, HeadScratch},
     layer::{Layer, LayerScratch},
-    pass::{Pass, Rows},
+    pass::{Pass, Reads, StepSeconds, Wanted},
     rotary::RotaryTable,
 };
 use crate::{Result, kernels::Kernels, kv::Step};
-use std::{ops::Range, sync::Arc};
+use std::{ops::Range, sync::Arc, time::Instant};
 
 /// Layers and heads in memory, with the buffers of a pass.
 pub(super) struct CpuPass {
@@ -20,6 +20,8 @@ pub(super) struct CpuPass {
     rotary: RotaryTable,
     scratch: LayerScratch,
     head_scratch: HeadScratch,
+    /// States that are read.
+    read: Vec<f32>,
 }
 
 impl CpuPass {
@@ -37,6 +39,7 @@ impl CpuPass {
             rotary,
             scratch: LayerScratch::default(),
             head_scratch: HeadScratch::default(),
+            read: Vec::new(),
         }
     }
 }
@@ -52,7 +55,9 @@ impl Pass for CpuPass {
         rows: &RowPlaces,
         step: &mut Step<'_>,
         hidden: &mut [f32],
-    ) -> Result<()> {
+        wanted: Wanted<'_>,
+    ) -> Result<StepSeconds> {
+        let begun = Instant::now();
         for layer in layers {
             let context = LayerContext {
                 kernels: &self.kernels,
@@ -62,7 +67,15 @@ impl Pass for CpuPass {
             };
             self.layers[layer].apply(&context, step, &mut self.scratch, hidden);
         }
-        Ok(())
+        let through = begun.elapsed();
+        if let Some((reads, out)) = wanted.reads {
+            self.read(hidden, reads, out)?;
+        }
+        let reads = begun.elapsed() - through;
+        Ok(StepSeconds {
+            layers: through.as_secs_f64(),
+            reads: reads.as_secs_f64(),
+        })
     }
 
     fn attach_exits(&mut self, exits: Vec<(usize, Head)>) -> Result<()> {
@@ -77,19 +90,31 @@ impl Pass for CpuPass {
         Ok(())
     }
 
-    fn read(&mut self, rows: Rows<'_>, out: &mut Readout) -> Result<()> {
-        out.begin(self.head.vocabulary());
-        self.logits(rows.exit, rows.hidden, &mut out.logits)?;
+    fn copied_rows(&self) -> u64 {
+        0
+    }
+}
+
+impl CpuPass {
+    fn read(&mut self, hidden: &[f32], reads: Reads<'_>, out: &mut Readout) -> Result<()> {
+        let vocabulary = self.head.vocabulary();
+        out.begin(vocabulary);
+        let width = self.head.norm.weight.len();
+        let states = |&row: &u32| &hidden[row as usize * width..][..width];
+        let mut read = std::mem::take(&mut self.read);
+        read.clear();
+        reads
+            .rows
+            .iter()
+            .map(states)
+            .for_each(|state| read.extend_from_slice(state));
+        self.logits(reads.exit, &read, &mut out.logits)?;
+        self.read = read;
         out.set_here();
-        if rows.summaries {
-            let vocabulary = self.head.vocabulary();
+        if reads.summaries {
             self.kernels
                 .summarize(&out.logits, vocabulary, &mut out.summaries);
         }
         Ok(())
-    }
-
-    fn copied_rows(&self) -> u64 {
-        0
     }
 }

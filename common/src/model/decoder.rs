@@ -6,7 +6,7 @@ use super::{
     cpu::CpuPass,
     head::Head,
     layer::Layer,
-    pass::{Device, Pass, Rows},
+    pass::{Device, Pass, Reads, StepSeconds, Wanted},
     rotary::RotaryTable,
     weights::WeightLoader,
 };
@@ -16,7 +16,6 @@ use crate::{
     exit::ExitHeads,
     kernels::{Kernels, Matrix, WeightType},
     kv::{KvCache, KvLayout, SequenceId},
-    sampling::Choice,
 };
 use std::sync::Arc;
 
@@ -192,6 +191,41 @@ impl Decoder {
     /// If a token is not in the vocabulary, a position is beyond the context or the sequence's
     /// capacity, or a row has not been through the band before. The cache is then unchanged.
     pub fn advance(&mut self, kv: &mut KvCache, band: usize, spans: &[Span<'_>]) -> Result<&[f32]> {
+        let wanted = Wanted {
+            states: true,
+            reads: None,
+        };
+        self.run(kv, band, spans, wanted)?;
+        Ok(&self.hidden)
+    }
+
+    /// The same, but what comes of it are the tokens, logits and summaries of some of the rows. On a GPU
+    /// nothing waits between the layers and the head, and no state comes back without need.
+    ///
+    /// # Errors
+    /// As of [`Decoder::advance`], and if a row is read that the step does not have.
+    pub fn step(
+        &mut self,
+        kv: &mut KvCache,
+        band: usize,
+        spans: &[Span<'_>],
+        reads: Reads<'_>,
+        out: &mut Readout,
+    ) -> Result<StepSeconds> {
+        let wanted = Wanted {
+            states: false,
+            reads: Some((reads, out)),
+        };
+        self.run(kv, band, spans, wanted)
+    }
+
+    fn run(
+        &mut self,
+        kv: &mut KvCache,
+        band: usize,
+        spans: &[Span<'_>],
+        mut wanted: Wanted<'_>,
+    ) -> Result<StepSeconds> {
         self.hidden.clear();
         let mut rows = RowPlaces {
             sequences: Vec::new(),
@@ -204,6 +238,9 @@ impl Decoder {
             rows.positions.extend(start..span.end);
             rows.sequences.resize(rows.positions.len(), span.sequence);
         }
+        if let Some((reads, _)) = &wanted.reads {
+            reads.check(rows.positions.len())?;
+        }
         let mut step = kv.begin();
         for span in spans {
             step.extend(span.sequence, band, span.end)?;
@@ -214,8 +251,11 @@ impl Decoder {
             self.band_ends[band - 1]
         };
         let layers = first..self.band_ends[band];
-        self.pass.run(layers, &rows, &mut step, &mut self.hidden)?;
-        if band + 1 < self.band_ends.len() {
+        let goes_on = band + 1 < self.band_ends.len();
+        wanted.states |= goes_on;
+        let hidden = &mut self.hidden;
+        let seconds = self.pass.run(layers, &rows, &mut step, hidden, wanted)?;
+        if goes_on {
             let mut rest = self.hidden.as_slice();
             for (i, span) in spans.iter().enumerate() {
                 let count = rows
@@ -229,7 +269,7 @@ impl Decoder {
             }
         }
         step.commit();
-        Ok(&self.hidden)
+        Ok(seconds)
     }
 
     /// Appends the states with which a span's rows enter a band.
@@ -306,28 +346,6 @@ impl Decoder {
     /// If the device fails.
     pub fn exit_logits(&mut self, layer: usize, hidden: &[f32], out: &mut Vec<f32>) -> Result<()> {
         self.pass.logits(Some(layer), hidden, out)
-    }
-
-    /// What the logits of hidden states say: those of the exit after a layer, or of the model's own head.
-    /// `choices` has one for each row: none where its logits are needed, for a choice by more than that.
-    ///
-    /// # Errors
-    /// If the device fails.
-    pub fn read(
-        &mut self,
-        exit: Option<usize>,
-        hidden: &[f32],
-        choices: &[Option<Choice>],
-        summaries: bool,
-        out: &mut Readout,
-    ) -> Result<()> {
-        let rows = Rows {
-            exit,
-            hidden,
-            choices,
-            summaries,
-        };
-        self.pass.read(rows, out)
     }
 
     /// Rows of logits that were copied from a GPU so far; none on the CPU, which has them at hand.

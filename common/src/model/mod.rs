@@ -24,7 +24,7 @@ mod weights;
 pub use decoder::{Decoder, DecoderOptions, Span};
 pub use head::Head;
 pub use numerics::{compute_type, numerics_id};
-pub use pass::Device;
+pub use pass::{Device, Reads, StepSeconds};
 pub use readout::{Reading, Readout};
 
 /// Names the arithmetic of this crate on CPUs. It changes whenever the same weights would give

@@ -1,7 +1,7 @@
 //! What a device does of a pass.
 
 use super::{Readout, attention::RowPlaces, head::Head};
-use crate::{Result, kernels::Gpu, kv::Step, sampling::Choice};
+use crate::{Error, Result, kernels::Gpu, kv::Step, sampling::Choice};
 use std::{fmt, ops::Range, sync::Arc};
 
 /// Where a decoder runs.
@@ -33,17 +33,57 @@ impl fmt::Display for Device {
     }
 }
 
-/// Rows of which the logits are read.
-#[derive(Clone, Copy)]
-pub(super) struct Rows<'a> {
-    /// The layer after which they are, or none at the end of the model.
-    pub(super) exit: Option<usize>,
-    /// `[rows, hidden]`.
-    pub(super) hidden: &'a [f32],
-    /// Of each row, where its token needs no more than that.
-    pub(super) choices: &'a [Option<Choice>],
+/// What is read of a step's rows once they are through its layers.
+#[derive(Clone, Copy, Debug)]
+pub struct Reads<'a> {
+    /// The layer of the exit whose head reads, or none for the model's own.
+    pub exit: Option<usize>,
+    /// Which rows of the step.
+    pub rows: &'a [u32],
+    /// One for each of these, where its token needs no more than that; none where logits are needed.
+    pub choices: &'a [Option<Choice>],
     /// Whether summaries are wanted, too.
-    pub(super) summaries: bool,
+    pub summaries: bool,
+}
+
+impl Reads<'_> {
+    /// # Errors
+    /// If it is not for steps of so many rows.
+    pub(super) fn check(&self, rows: usize) -> Result<()> {
+        let found = self.rows.iter().find(|&&row| row as usize >= rows);
+        let reason = match found {
+            Some(row) => format!("row {row} is read of {rows}"),
+            None if self.rows.len() != self.choices.len() => {
+                format!(
+                    "{} choices for {} rows",
+                    self.choices.len(),
+                    self.rows.len()
+                )
+            }
+            None => return Ok(()),
+        };
+        Err(Error::InvalidParameter {
+            field: "reads",
+            reason,
+        })
+    }
+}
+
+/// What a step took, in seconds.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct StepSeconds {
+    /// Its layers.
+    pub layers: f64,
+    /// Reading its rows. On a GPU, where nothing waits between the two, this is the part of the whole that the
+    /// head has of all weights.
+    pub reads: f64,
+}
+
+/// What is wanted of a step.
+pub(super) struct Wanted<'a> {
+    /// The states of its rows.
+    pub(super) states: bool,
+    pub(super) reads: Option<(Reads<'a>, &'a mut Readout)>,
 }
 
 /// Layers and heads on a device. Every device gives the same bits.
@@ -51,15 +91,16 @@ pub(super) trait Pass: Send {
     /// Takes the memory of a KV cache of so many floats, if this device keeps it: the steps are of that one.
     fn allocate(&mut self, floats: usize) -> Result<()>;
 
-    /// Takes the rows of `hidden`, `[rows, hidden]`, through `layers` in place, and appends their keys and
-    /// values in `step`, which has room for them.
+    /// Takes the rows of `hidden`, `[rows, hidden]`, through `layers`, in place if the states are wanted, and appends
+    /// their keys and values in `step`, which has room for them.
     fn run(
         &mut self,
         layers: Range<usize>,
         rows: &RowPlaces,
         step: &mut Step<'_>,
         hidden: &mut [f32],
-    ) -> Result<()>;
+        wanted: Wanted<'_>,
+    ) -> Result<StepSeconds>;
 
     /// Replaces the trained exits: each with the layer after which it is.
     fn attach_exits(&mut self, exits: Vec<(usize, Head)>) -> Result<()>;
@@ -67,9 +108,6 @@ pub(super) trait Pass: Send {
     /// The logits of an exit after a layer, or of the model's own head: that one where no exit is
     /// attached. `hidden` is `[rows, hidden]`, `out` becomes `[rows, vocabulary]`.
     fn logits(&mut self, exit: Option<usize>, hidden: &[f32], out: &mut Vec<f32>) -> Result<()>;
-
-    /// What the same rows of logits say: see [`Readout`]. There is a choice for each row.
-    fn read(&mut self, rows: Rows<'_>, out: &mut Readout) -> Result<()>;
 
     /// Rows of logits that were copied from the device so far.
     fn copied_rows(&self) -> u64;

@@ -9,7 +9,6 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <deque>
 #include <functional>
 #include <ucontext.h>
 #include <vector>
@@ -38,8 +37,10 @@ struct Fiber {
   ucontext_t start;
   jmp_buf resume;
   bool begun = false, ended = false;
-  std::vector<Copy> begun_copies;
-  std::deque<std::vector<Copy>> stages;
+  // All that this thread began in this kernel, where each stage ends, and how many have come.
+  std::vector<Copy> copies;
+  std::vector<size_t> stages;
+  size_t come = 0;
 };
 
 // What the threads of a group wait for.
@@ -114,8 +115,9 @@ inline void run_block(unsigned threads) {
   block.warps.assign((threads + WARP_LANES - 1) / WARP_LANES, Barrier());
   for (Fiber& fiber : block.fibers) {
     fiber.ended = false;
-    fiber.begun_copies.clear();
+    fiber.copies.clear();
     fiber.stages.clear();
+    fiber.come = 0;
   }
   for (bool more = true; more;) {
     more = false;
@@ -165,18 +167,18 @@ inline Fiber& fiber() { return block.fibers[block.running]; }
 
 inline void begin_copy(void* shared, const void* global, unsigned bytes) {
   if ((reinterpret_cast<uintptr_t>(shared) | reinterpret_cast<uintptr_t>(global)) % 16 != 0) host::fail("an unaligned copy");
-  host::fiber().begun_copies.push_back({shared, global, bytes});
+  host::fiber().copies.push_back({shared, global, bytes});
 }
 
-inline void end_stage() { host::fiber().stages.push_back(std::move(host::fiber().begun_copies)); }
+inline void end_stage() { host::fiber().stages.push_back(host::fiber().copies.size()); }
 
 template <unsigned PENDING> void wait_for_stage() {
-  auto& stages = host::fiber().stages;
-  for (; stages.size() > PENDING; stages.pop_front()) {
-    for (const host::Copy& copy : stages.front()) {
-      memset(copy.to, 0, 16);
-      memcpy(copy.to, copy.from, copy.bytes);
-    }
+  host::Fiber& fiber = host::fiber();
+  if (fiber.stages.size() <= PENDING) return;
+  for (const size_t end = fiber.stages[fiber.stages.size() - 1 - PENDING]; fiber.come < end; fiber.come++) {
+    const host::Copy& copy = fiber.copies[fiber.come];
+    memset(copy.to, 0, 16);
+    memcpy(copy.to, copy.from, copy.bytes);
   }
 }
 

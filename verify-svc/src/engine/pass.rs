@@ -5,7 +5,7 @@ use dssd_common::{
     entropy::Summary,
     exit::ExitRule,
     kv::{KvCache, SequenceId},
-    model::{Decoder, Reading, Readout, Span},
+    model::{Decoder, Reading, Readout, Reads, Span},
     sampling::Choice,
 };
 use std::ops::Range;
@@ -104,43 +104,45 @@ impl Pass {
                 continue;
             }
             let spans: Vec<Span<'_>> = aboard.iter().map(|(i, _)| passengers[*i].span()).collect();
-            let states = decoder.advance(kv, band, &spans)?;
-            let width = states.len() / rows;
             let last = band + 1 == bands;
-            self.hidden.clear();
-            let mut readers = Vec::new();
-            let mut row = 0;
-            for &(i, rows) in &aboard {
-                row += rows;
-                if last || passengers[i].rule.is_some_and(|rule| rule.reads(band)) {
-                    for unread in passages[i].unread() {
-                        let at = (row - passengers[i].reads + unread) * width;
-                        self.hidden.extend_from_slice(&states[at..at + width]);
-                        readers.push((i, unread));
-                    }
-                }
-            }
+            let readers = readers(&aboard, passengers, &passages, (!last).then_some(band));
+            let rows: Vec<u32> = readers.iter().map(|reader| reader.at).collect();
             if last {
-                let choice = |&(i, row): &(usize, usize)| passengers[i].choices[row];
+                let choice = |reader: &Reader| passengers[reader.passenger].choices[reader.row];
                 let choices: Vec<_> = readers.iter().map(choice).collect();
-                decoder.read(None, &self.hidden, &choices, false, &mut self.readout)?;
-                for (at, (i, row)) in readers.into_iter().enumerate() {
-                    passages[i].rows[row] = Some(Place::End(at));
+                let reads = Reads {
+                    exit: None,
+                    rows: &rows,
+                    choices: &choices,
+                    summaries: false,
+                };
+                decoder.step(kv, band, &spans, reads, &mut self.readout)?;
+                for (at, reader) in readers.into_iter().enumerate() {
+                    passages[reader.passenger].rows[reader.row] = Some(Place::End(at));
                 }
-            } else if !readers.is_empty() {
+                continue;
+            }
+            let width = decoder.config().hidden;
+            let states = decoder.advance(kv, band, &spans)?;
+            self.hidden.clear();
+            for row in rows {
+                let state = &states[row as usize * width..][..width];
+                self.hidden.extend_from_slice(state);
+            }
+            if !readers.is_empty() {
                 self.read_exit(decoder, band, passengers, &readers, &mut passages)?;
             }
         }
         Ok(passages)
     }
 
-    /// Reads the head after `band` for `readers` – passenger and row – whose states are in `hidden`.
+    /// Reads the head after `band` for `readers`, whose states are in `hidden`.
     fn read_exit(
         &mut self,
         decoder: &mut Decoder,
         band: usize,
         passengers: &[Passenger<'_>],
-        readers: &[(usize, usize)],
+        readers: &[Reader],
         passages: &mut [Passage],
     ) -> Result<()> {
         let vocabulary = decoder.vocabulary();
@@ -149,8 +151,8 @@ impl Pass {
         let kernels = decoder.kernels();
         kernels.summarize(&self.head_logits, vocabulary, &mut self.summaries);
         let rows = self.head_logits.chunks_exact(vocabulary);
-        for ((&(i, row), logits), summary) in readers.iter().zip(rows).zip(&self.summaries) {
-            if passengers[i]
+        for ((reader, logits), summary) in readers.iter().zip(rows).zip(&self.summaries) {
+            if passengers[reader.passenger]
                 .rule
                 .is_some_and(|rule| rule.leaves(band, summary))
             {
@@ -160,7 +162,7 @@ impl Pass {
                 };
                 let at = self.exit_logits.len() / vocabulary;
                 self.exit_logits.extend_from_slice(logits);
-                passages[i].rows[row] = Some(Place::Exit(exit, at));
+                passages[reader.passenger].rows[reader.row] = Some(Place::Exit(exit, at));
             }
         }
         for (passenger, passage) in passengers.iter().zip(passages) {
@@ -230,6 +232,39 @@ impl Passage {
         rows.filter(|(_, place)| place.is_none())
             .map(|(row, _)| row)
     }
+}
+
+/// A row that a head reads after a band.
+struct Reader {
+    passenger: usize,
+    /// Among the rows that are read of this passenger.
+    row: usize,
+    /// Among the rows of the step.
+    at: u32,
+}
+
+/// The unread rows of those aboard, each with its number of rows in the step: of all, or of those who may be read
+/// after the band `exit`.
+fn readers(
+    aboard: &[(usize, usize)],
+    passengers: &[Passenger<'_>],
+    passages: &[Passage],
+    exit: Option<usize>,
+) -> Vec<Reader> {
+    let mut readers = Vec::new();
+    let mut end = 0;
+    for &(passenger, rows) in aboard {
+        end += rows;
+        let Passenger { rule, reads, .. } = &passengers[passenger];
+        let reading = exit.is_none_or(|band| rule.is_some_and(|rule| rule.reads(band)));
+        let unread = passages[passenger].unread().filter(|_| reading);
+        readers.extend(unread.map(|row| Reader {
+            passenger,
+            row,
+            at: (end - reads + row) as u32,
+        }));
+    }
+    readers
 }
 
 /// The passengers that enter a band, with the number of their rows there. Those that bring rows

@@ -56,6 +56,10 @@ impl GpuMatrix {
         })
     }
 
+    pub(crate) fn byte_len(&self) -> usize {
+        self.bytes.len()
+    }
+
     pub(crate) fn n(&self) -> usize {
         self.n
     }

@@ -2,7 +2,7 @@
 
 use super::{Address, Floats, Gpu, define, failed, grid};
 use crate::Result;
-use cudarc::driver::{DeviceRepr, PushKernelArg as _};
+use cudarc::driver::{CudaSlice, DeviceRepr, PushKernelArg as _};
 
 const THREADS: u32 = define("NORM_THREADS");
 
@@ -44,8 +44,32 @@ impl Gpu {
         beside: Option<(&GpuNorm, &mut Floats)>,
         rows: usize,
     ) -> Result<()> {
+        assert!(x.len() >= rows * norm.weight.len(), "short buffers");
+        // SAFETY: there are so many rows.
+        unsafe { self.norm_of(norm, (x, None), out, beside, rows) }
+    }
+
+    /// The same of chosen rows: row r of the outputs comes of row `chosen[r]` of `x`.
+    ///
+    /// # Errors
+    /// As of [`Gpu::norm`].
+    ///
+    /// # Safety
+    /// All that is in `chosen` is below the rows of `x`.
+    pub(crate) unsafe fn norm_of(
+        &self,
+        norm: &GpuNorm,
+        (x, chosen): (&Floats, Option<&CudaSlice<u32>>),
+        out: &mut Floats,
+        beside: Option<(&GpuNorm, &mut Floats)>,
+        rows: usize,
+    ) -> Result<()> {
         let width = norm.weight.len();
-        assert!(x.len() >= rows * width, "short buffers");
+        assert!(
+            chosen.is_none_or(|chosen| chosen.len() >= rows),
+            "short buffers"
+        );
+        let chosen: Address = chosen.map_or(0, |chosen| self.address(chosen));
         let scaled = |norm: &GpuNorm, out: &mut Floats| {
             assert!(out.len() >= rows * width, "short buffers");
             Scaled {
@@ -62,10 +86,10 @@ impl Gpu {
         let function = self.kernel("norm_rows")?;
         let (x, width, centred) = (self.address(x), width as u32, u32::from(norm.centred));
         let mut launch = self.launch(function);
-        launch.arg(&x).arg(&first).arg(&second);
+        launch.arg(&x).arg(&chosen).arg(&first).arg(&second);
         launch.arg(&width).arg(&norm.eps).arg(&centred);
-        // SAFETY: the arguments are those of `norm_rows`, in order. Block r reads and writes row r of buffers that
-        // have so many, and vectors of the row's length.
+        // SAFETY: the arguments are those of `norm_rows`, in order. Block r writes row r of buffers that have so many,
+        // and reads vectors of the row's length; the caller vouches for the row of x.
         unsafe { launch.launch(grid((rows, 1), THREADS)?) }.map_err(failed)?;
         Ok(())
     }

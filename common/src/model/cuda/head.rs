@@ -9,6 +9,7 @@ use crate::{
     },
     model::head::Head,
 };
+use cudarc::driver::CudaSlice;
 use std::sync::Arc;
 
 /// Norm, then (for an adapter) a small residual map, then the unembedding.
@@ -55,22 +56,35 @@ impl GpuHead {
         self.norm.weight.len()
     }
 
+    /// Bytes of its unembedding, which is nearly all that it reads.
+    pub(super) fn byte_len(&self) -> usize {
+        self.unembedding.weight.byte_len()
+    }
+
     pub(super) fn vocabulary(&self) -> usize {
         self.unembedding.weight.n()
     }
 
-    /// `hidden`: `[rows, hidden]`; `out` becomes `[rows, vocabulary]`.
-    pub(super) fn apply(
+    /// `out` becomes `[rows, vocabulary]`: of the rows of `hidden` that are `chosen`.
+    ///
+    /// # Errors
+    /// If the device fails.
+    ///
+    /// # Safety
+    /// All that is in `chosen` is below the rows of `hidden`.
+    pub(super) unsafe fn apply(
         &self,
         gpu: &Gpu,
-        hidden: &Floats,
+        (hidden, chosen): (&Floats, &CudaSlice<u32>),
         buffers: &mut HeadBuffers,
         out: &mut Floats,
         rows: usize,
     ) -> Result<()> {
         let HeadBuffers { normed, inner } = buffers;
         gpu.reserve(normed, rows * self.features())?;
-        gpu.norm(&self.norm, hidden, normed, None, rows)?;
+        let from = (hidden, Some(chosen));
+        // SAFETY: the caller vouches for it.
+        unsafe { gpu.norm_of(&self.norm, from, normed, None, rows)? };
         if let Some((down, up)) = &self.adapter {
             down.apply_activated(gpu, normed, (Activation::Silu, None), inner, rows)?;
             up.apply_onto(gpu, inner, normed, rows)?;

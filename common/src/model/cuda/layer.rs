@@ -87,6 +87,13 @@ impl GpuLayer {
         })
     }
 
+    /// Bytes of its matrices.
+    pub(super) fn byte_len(&self) -> usize {
+        let all = [&self.project, &self.output, &self.up, &self.down];
+        let all = all.into_iter().chain(&self.gate);
+        all.map(|linear| linear.weight.byte_len()).sum()
+    }
+
     /// Takes the step's rows of `x`, `[rows, hidden]`, through the layer in place.
     pub(super) fn apply(
         &self,

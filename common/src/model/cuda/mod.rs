@@ -1,6 +1,7 @@
 //! The pass on a GPU.
 //!
-//! Weights, keys and values are there; the states of rows go there and come back with every band.
+//! Weights, keys and values are there. The states of rows go there with every band, and come back where rows
+//! may go on from there.
 
 mod head;
 mod layer;
@@ -12,7 +13,7 @@ use super::{
     head::Head,
     layer::Layer,
     mlp::Linear,
-    pass::{Pass, Rows},
+    pass::{Pass, Reads, StepSeconds, Wanted},
     rotary::RotaryTable,
 };
 use crate::{
@@ -23,10 +24,15 @@ use crate::{
     },
     kv::Step,
 };
+use cudarc::driver::CudaSlice;
 use head::{GpuHead, HeadBuffers};
 use layer::{GpuLayer, LayerBuffers};
 use places::StepPlaces;
-use std::{ops::Range, sync::Arc};
+use std::{
+    ops::Range,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 /// Layers and heads on a GPU, with the buffers of a pass.
 pub(super) struct CudaPass {
@@ -44,6 +50,7 @@ pub(super) struct CudaPass {
     places: StepPlaces,
     buffers: LayerBuffers,
     head_buffers: HeadBuffers,
+    chosen: Chosen,
     readout: GpuReadout,
     graphs: Graphs<Recorded>,
     copied_rows: u64,
@@ -54,13 +61,13 @@ pub(super) struct CudaPass {
 enum Recorded {
     /// The layers, and [`StepPlaces::shape`].
     Layers(Range<usize>, [usize; 3]),
-    /// The head after a layer, or the model's own, the rows, and what is read of their logits.
-    Head(Option<usize>, usize, Reads),
+    /// The head after a layer, or the model's own, the rows, and how far they go.
+    Head(Option<usize>, usize, Until),
 }
 
-/// What is read of rows of logits on the device.
+/// How far rows go on the device.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-enum Reads {
+enum Until {
     Logits,
     Tokens,
 }
@@ -102,6 +109,10 @@ impl CudaPass {
             places: StepPlaces::new(gpu)?,
             buffers: LayerBuffers::new(gpu)?,
             head_buffers: HeadBuffers::new(gpu)?,
+            chosen: Chosen {
+                rows: gpu.room(0)?,
+                staged: Vec::new(),
+            },
             readout: GpuReadout::new(gpu)?,
             graphs: Graphs::new(),
             copied_rows: 0,
@@ -125,10 +136,65 @@ impl Pass for CudaPass {
         rows: &RowPlaces,
         step: &mut Step<'_>,
         hidden: &mut [f32],
-    ) -> Result<()> {
+        wanted: Wanted<'_>,
+    ) -> Result<StepSeconds> {
         if hidden.is_empty() {
+            return Ok(StepSeconds::default());
+        }
+        let begun = Instant::now();
+        self.launch_layers(layers.clone(), rows, step, hidden)?;
+        if wanted.states {
+            // SAFETY: the states stay where they are until the wait in `finish`, which follows.
+            unsafe { self.gpu.copy_part(&self.hidden, 0, hidden)? };
+        }
+        let (exit, read_rows) = match &wanted.reads {
+            Some((reads, _)) => (reads.exit, reads.rows.len()),
+            None => (None, 0),
+        };
+        self.finish(wanted.reads)?;
+        Ok(self.share(begun.elapsed(), layers, exit, read_rows))
+    }
+
+    fn attach_exits(&mut self, exits: Vec<(usize, Head)>) -> Result<()> {
+        let gpu = &self.gpu;
+        let upload = |(layer, head): &(usize, Head)| {
+            let shared = Arc::ptr_eq(&head.unembedding, &self.source.unembedding);
+            let shared = shared.then_some(&self.head);
+            Ok((*layer, GpuHead::upload(gpu, head, shared)?))
+        };
+        self.exits = exits.iter().map(upload).collect::<Result<_>>()?;
+        self.graphs.clear();
+        Ok(())
+    }
+
+    fn logits(&mut self, exit: Option<usize>, hidden: &[f32], out: &mut Vec<f32>) -> Result<()> {
+        let rows = hidden.len() / self.head.features();
+        out.resize(rows * self.head.vocabulary(), 0.0);
+        if rows == 0 {
             return Ok(());
         }
+        let all: Vec<u32> = (0..rows as u32).collect();
+        self.gpu.reserve(&mut self.hidden, hidden.len())?;
+        self.gpu.write(hidden, &mut self.hidden)?;
+        self.launch_head(exit, &all, Until::Logits)?;
+        self.copied_rows += rows as u64;
+        self.gpu.read(&self.logits, out)
+    }
+
+    fn copied_rows(&self) -> u64 {
+        self.copied_rows
+    }
+}
+
+impl CudaPass {
+    /// Takes the rows of `hidden` there and through layers. They must live until the next wait.
+    fn launch_layers(
+        &mut self,
+        layers: Range<usize>,
+        rows: &RowPlaces,
+        step: &Step<'_>,
+        hidden: &[f32],
+    ) -> Result<()> {
         let Self { gpu, cache, .. } = self;
         if step.floats() > cache.len() {
             return Err(Error::Mismatch {
@@ -149,36 +215,44 @@ impl Pass for CudaPass {
             }
             Ok(())
         };
-        run(&mut self.graphs, gpu, rows.positions.len(), key, launches)?;
-        gpu.read(&self.hidden, hidden)
+        run(&mut self.graphs, gpu, rows.positions.len(), key, launches)
     }
 
-    fn attach_exits(&mut self, exits: Vec<(usize, Head)>) -> Result<()> {
-        let gpu = &self.gpu;
-        let upload = |(layer, head): &(usize, Head)| {
-            let shared = Arc::ptr_eq(&head.unembedding, &self.source.unembedding);
-            let shared = shared.then_some(&self.head);
-            Ok((*layer, GpuHead::upload(gpu, head, shared)?))
+    /// Takes rows of the device's `hidden` through a head, into `logits` and what is read of them.
+    fn launch_head(&mut self, exit: Option<usize>, rows: &[u32], until: Until) -> Result<()> {
+        let Self { gpu, logits, .. } = self;
+        let trained = self.exits.iter().find(|(at, _)| Some(*at) == exit);
+        let (place, head) = trained.map_or((None, &self.head), |(at, head)| (Some(*at), head));
+        let count = rows.len();
+        self.chosen.take(gpu, rows)?;
+        let (x, chosen) = (&self.hidden, &self.chosen.rows);
+        let (buffers, readout) = (&mut self.head_buffers, &mut self.readout);
+        let launches = || {
+            // SAFETY: the rows were checked against those of the step, or are all of them.
+            unsafe { head.apply(gpu, (x, chosen), buffers, logits, count)? };
+            match until {
+                Until::Logits => Ok(()),
+                Until::Tokens => readout.launch(gpu, logits, head.vocabulary()),
+            }
         };
-        self.exits = exits.iter().map(upload).collect::<Result<_>>()?;
-        self.graphs.clear();
-        Ok(())
+        let key = Recorded::Head(place, count, until);
+        run(&mut self.graphs, gpu, count, key, launches)
     }
 
-    fn logits(&mut self, exit: Option<usize>, hidden: &[f32], out: &mut Vec<f32>) -> Result<()> {
-        let rows = self.launch_head(exit, hidden, Reads::Logits)?;
-        self.copied_rows += rows as u64;
-        out.resize(rows * self.head.vocabulary(), 0.0);
-        self.gpu.read(&self.logits, out)
-    }
-
-    fn read(&mut self, rows: Rows<'_>, out: &mut Readout) -> Result<()> {
-        self.readout.take(&self.gpu, rows.choices)?;
-        self.launch_head(rows.exit, rows.hidden, Reads::Tokens)?;
+    /// Reads what is wanted of the rows that are on the device, and waits for all.
+    fn finish(&mut self, reads: Option<(Reads<'_>, &mut Readout)>) -> Result<()> {
+        let Some((reads, out)) = reads else {
+            return self.gpu.wait();
+        };
         let vocabulary = self.head.vocabulary();
         out.begin(vocabulary);
+        if reads.rows.is_empty() {
+            return self.gpu.wait();
+        }
+        self.readout.take(&self.gpu, reads.choices)?;
+        self.launch_head(reads.exit, reads.rows, Until::Tokens)?;
         let found = self.readout.read(&self.gpu, &mut out.summaries)?;
-        let chosen = found.zip(rows.choices);
+        let chosen = found.zip(reads.choices);
         out.set_tokens(chosen.map(|(token, choice)| token.filter(|_| choice.is_some())));
         for (row, logits) in out.missing() {
             // SAFETY: what is copied here stays where it is until the wait below.
@@ -188,34 +262,40 @@ impl Pass for CudaPass {
         self.gpu.wait()
     }
 
-    fn copied_rows(&self) -> u64 {
-        self.copied_rows
+    /// The parts of a step's time, as the weights have them.
+    fn share(
+        &self,
+        whole: Duration,
+        layers: Range<usize>,
+        exit: Option<usize>,
+        read_rows: usize,
+    ) -> StepSeconds {
+        let layers: usize = self.layers[layers].iter().map(GpuLayer::byte_len).sum();
+        let trained = self.exits.iter().find(|(at, _)| Some(*at) == exit);
+        let head = trained.map_or(&self.head, |(_, head)| head).byte_len();
+        let head = if read_rows > 0 { head } else { 0 };
+        let seconds = whole.as_secs_f64();
+        let reads = seconds * head as f64 / (head + layers).max(1) as f64;
+        StepSeconds {
+            layers: seconds - reads,
+            reads,
+        }
     }
 }
 
-impl CudaPass {
-    /// Takes rows of `hidden` through a head, into `logits` and what is read of them; returns how many.
-    fn launch_head(&mut self, exit: Option<usize>, hidden: &[f32], reads: Reads) -> Result<usize> {
-        let Self { gpu, logits, .. } = self;
-        let trained = self.exits.iter().find(|(at, _)| Some(*at) == exit);
-        let (place, head) = trained.map_or((None, &self.head), |(at, head)| (Some(*at), head));
-        let rows = hidden.len() / head.features();
-        if rows == 0 {
-            return Ok(0);
-        }
-        gpu.reserve(&mut self.hidden, hidden.len())?;
-        gpu.write(hidden, &mut self.hidden)?;
-        let (x, buffers, readout) = (&self.hidden, &mut self.head_buffers, &mut self.readout);
-        let launches = || {
-            head.apply(gpu, x, buffers, logits, rows)?;
-            match reads {
-                Reads::Logits => Ok(()),
-                Reads::Tokens => readout.launch(gpu, logits, head.vocabulary()),
-            }
-        };
-        let key = Recorded::Head(place, rows, reads);
-        run(&mut self.graphs, gpu, rows, key, launches)?;
-        Ok(rows)
+/// Which rows are read, on the device.
+struct Chosen {
+    rows: CudaSlice<u32>,
+    /// The same on the host, until they are there.
+    staged: Vec<u32>,
+}
+
+impl Chosen {
+    fn take(&mut self, gpu: &Gpu, rows: &[u32]) -> Result<()> {
+        self.staged.clear();
+        self.staged.extend_from_slice(rows);
+        gpu.reserve(&mut self.rows, rows.len())?;
+        gpu.write(&self.staged, &mut self.rows)
     }
 }
 

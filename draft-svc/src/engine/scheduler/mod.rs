@@ -26,7 +26,6 @@ pub(super) struct Scheduler {
     step_seconds: f64,
     /// The device has failed, and computes nothing any more.
     broken: bool,
-    hidden: Vec<f32>,
     readout: Readout,
     scratch: Scratch,
 }
@@ -40,7 +39,6 @@ impl Scheduler {
             ahead_since: None,
             step_seconds: 0.0,
             broken: false,
-            hidden: Vec::new(),
             readout: Readout::default(),
             scratch: Scratch::default(),
         }

@@ -8,7 +8,10 @@ use crate::{
         sequence::{Sequence, Want},
     },
 };
-use dssd_common::{kv::KvCache, model::Span};
+use dssd_common::{
+    kv::KvCache,
+    model::{Reads, Span},
+};
 use std::time::{Duration, Instant};
 use tonic::Status;
 
@@ -92,7 +95,6 @@ impl Scheduler {
         let Self {
             parts,
             sequences,
-            hidden,
             readout,
             ..
         } = self;
@@ -117,27 +119,25 @@ impl Scheduler {
                 tokens: &want.tokens,
             })
             .collect();
-        let width = parts.decoder.config().hidden;
-        let begun = Instant::now();
-        let states = parts.decoder.advance(&mut parts.kv, band, &spans)?;
-        let pass_seconds = begun.elapsed().as_secs_f64();
         let rows = placed.iter().map(|(_, _, rows, _)| rows).sum();
-        hidden.clear();
         let mut row = 0;
-        let (mut readers, mut choices) = (Vec::new(), Vec::new());
+        let (mut readers, mut read_rows, mut choices) = (Vec::new(), Vec::new(), Vec::new());
         for (index, _, rows, want) in &placed {
             row += rows;
             if want.decides && sequences[*index].reads(band) {
-                hidden.extend_from_slice(&states[(row - 1) * width..row * width]);
+                read_rows.push(row as u32 - 1);
                 readers.push(sequences[*index].key);
                 choices.push(sequences[*index].plain_choice());
             }
         }
-        let begun = Instant::now();
-        let layer = parts.decoder.band_ends()[band];
-        let decoder = &mut parts.decoder;
-        decoder.read(Some(layer), hidden, &choices, true, readout)?;
-        let pass_time = Duration::from_secs_f64(pass_seconds) + begun.elapsed();
+        let reads = Reads {
+            exit: Some(parts.decoder.band_ends()[band]),
+            rows: &read_rows,
+            choices: &choices,
+            summaries: true,
+        };
+        let seconds = (parts.decoder).step(&mut parts.kv, band, &spans, reads, readout)?;
+        let pass_time = Duration::from_secs_f64(seconds.layers + seconds.reads);
         parts.metrics.step(rows, pass_time);
         parts.metrics.copied_rows(parts.decoder.copied_rows());
         for summary in readout.summaries() {
@@ -147,9 +147,9 @@ impl Scheduler {
             .iter()
             .all(|(_, _, rows, want)| *rows == 1 && want.decides)
         {
-            let exit_seconds = (!readers.is_empty()).then(|| begun.elapsed().as_secs_f64());
+            let exit_seconds = (!readers.is_empty()).then_some(seconds.reads);
             let costs = &mut parts.experience.costs;
-            costs.observe_band(band, pass_seconds, exit_seconds);
+            costs.observe_band(band, seconds.layers, exit_seconds);
         }
         let advanced: Vec<(StreamKey, usize, bool)> = placed
             .iter()
