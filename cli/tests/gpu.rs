@@ -84,7 +84,9 @@ fn a_driver_that_records_no_graphs_tells_the_same_story() {
     let ask = "demo --max-new-tokens 4 --seed 5 --json --device cuda";
     let recorded = report(folder, ask);
     let mut demo = command(folder, ask);
-    let output = demo.env("DSSD_STAND_IN_RECORDS", "no").output().unwrap();
+    demo.env("DSSD_STAND_IN_RECORDS", "no")
+        .env("RUST_LOG", "warn");
+    let output = demo.output().unwrap();
     assert!(output.status.success(), "{}", text(&output.stderr));
     let launched: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(launched["text"], recorded["text"]);
