@@ -12,6 +12,42 @@ use crate::{
 use cudarc::driver::CudaSlice;
 use std::sync::Arc;
 
+/// The model's own head, and the trained ones.
+pub(super) struct GpuHeads {
+    pub(super) own: GpuHead,
+    /// What the model's own was made of.
+    source: Arc<Head>,
+    /// Each with the layer after which it is.
+    exits: Vec<(usize, GpuHead)>,
+}
+
+impl GpuHeads {
+    pub(super) fn new(gpu: &Gpu, head: &Arc<Head>) -> Result<Self> {
+        Ok(Self {
+            own: GpuHead::upload(gpu, head, None)?,
+            source: Arc::clone(head),
+            exits: Vec::new(),
+        })
+    }
+
+    /// Replaces the trained ones.
+    pub(super) fn attach(&mut self, gpu: &Gpu, exits: &[(usize, Head)]) -> Result<()> {
+        let upload = |(layer, head): &(usize, Head)| {
+            let shared = Arc::ptr_eq(&head.unembedding, &self.source.unembedding);
+            let shared = shared.then_some(&self.own);
+            Ok((*layer, GpuHead::upload(gpu, head, shared)?))
+        };
+        self.exits = exits.iter().map(upload).collect::<Result<_>>()?;
+        Ok(())
+    }
+
+    /// The head after a layer with its place, or the model's own where none is trained.
+    pub(super) fn of(&self, exit: Option<usize>) -> (Option<usize>, &GpuHead) {
+        let trained = self.exits.iter().find(|(at, _)| Some(*at) == exit);
+        trained.map_or((None, &self.own), |(at, head)| (Some(*at), head))
+    }
+}
+
 /// Norm, then (for an adapter) a small residual map, then the unembedding.
 pub(super) struct GpuHead {
     norm: GpuNorm,

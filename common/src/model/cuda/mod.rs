@@ -25,7 +25,7 @@ use crate::{
     kv::Step,
 };
 use cudarc::driver::CudaSlice;
-use head::{GpuHead, HeadBuffers};
+use head::{GpuHeads, HeadBuffers};
 use layer::{GpuLayer, LayerBuffers};
 use places::StepPlaces;
 use std::{
@@ -38,10 +38,7 @@ use std::{
 pub(super) struct CudaPass {
     gpu: Arc<Gpu>,
     layers: Vec<GpuLayer>,
-    head: GpuHead,
-    /// What the head was made of.
-    source: Arc<Head>,
-    exits: Vec<(usize, GpuHead)>,
+    heads: GpuHeads,
     rotary: Rotary,
     /// `[blocks, block_floats]` of the one KV cache whose steps are run.
     cache: Floats,
@@ -95,9 +92,7 @@ impl CudaPass {
                 .iter()
                 .map(|layer| GpuLayer::upload(gpu, layer))
                 .collect::<Result<_>>()?,
-            head: GpuHead::upload(gpu, head, None)?,
-            source: Arc::clone(head),
-            exits: Vec::new(),
+            heads: GpuHeads::new(gpu, head)?,
             rotary: Rotary {
                 cos: gpu.upload(&rotary.cos)?,
                 sin: gpu.upload(&rotary.sin)?,
@@ -143,33 +138,37 @@ impl Pass for CudaPass {
         }
         let begun = Instant::now();
         self.launch_layers(layers.clone(), rows, step, hidden)?;
+        let mut head = None;
+        if let Some((reads, _)) = wanted
+            .reads
+            .as_ref()
+            .filter(|(reads, _)| !reads.rows.is_empty())
+        {
+            self.readout.take(&self.gpu, reads.choices)?;
+            self.launch_head(reads.exit, reads.rows, Until::Tokens)?;
+            head = Some(self.heads.of(reads.exit).1.byte_len());
+        }
+        // Only now: a copy to the host waits for all before.
         if wanted.states {
-            // SAFETY: the states stay where they are until the wait in `finish`, which follows.
+            // SAFETY: the states stay where they are until the wait below.
             unsafe { self.gpu.copy_part(&self.hidden, 0, hidden)? };
         }
-        let (exit, read_rows) = match &wanted.reads {
-            Some((reads, _)) => (reads.exit, reads.rows.len()),
-            None => (None, 0),
-        };
-        self.finish(wanted.reads)?;
-        Ok(self.share(begun.elapsed(), layers, exit, read_rows))
+        if let Some((reads, out)) = wanted.reads {
+            self.collect(reads, out)?;
+        }
+        self.gpu.wait()?;
+        Ok(self.share(begun.elapsed(), layers, head.unwrap_or(0)))
     }
 
     fn attach_exits(&mut self, exits: Vec<(usize, Head)>) -> Result<()> {
-        let gpu = &self.gpu;
-        let upload = |(layer, head): &(usize, Head)| {
-            let shared = Arc::ptr_eq(&head.unembedding, &self.source.unembedding);
-            let shared = shared.then_some(&self.head);
-            Ok((*layer, GpuHead::upload(gpu, head, shared)?))
-        };
-        self.exits = exits.iter().map(upload).collect::<Result<_>>()?;
+        self.heads.attach(&self.gpu, &exits)?;
         self.graphs.clear();
         Ok(())
     }
 
     fn logits(&mut self, exit: Option<usize>, hidden: &[f32], out: &mut Vec<f32>) -> Result<()> {
-        let rows = hidden.len() / self.head.features();
-        out.resize(rows * self.head.vocabulary(), 0.0);
+        let rows = hidden.len() / self.heads.own.features();
+        out.resize(rows * self.heads.own.vocabulary(), 0.0);
         if rows == 0 {
             return Ok(());
         }
@@ -221,8 +220,7 @@ impl CudaPass {
     /// Takes rows of the device's `hidden` through a head, into `logits` and what is read of them.
     fn launch_head(&mut self, exit: Option<usize>, rows: &[u32], until: Until) -> Result<()> {
         let Self { gpu, logits, .. } = self;
-        let trained = self.exits.iter().find(|(at, _)| Some(*at) == exit);
-        let (place, head) = trained.map_or((None, &self.head), |(at, head)| (Some(*at), head));
+        let (place, head) = self.heads.of(exit);
         let count = rows.len();
         self.chosen.take(gpu, rows)?;
         let (x, chosen) = (&self.hidden, &self.chosen.rows);
@@ -239,41 +237,27 @@ impl CudaPass {
         run(&mut self.graphs, gpu, count, key, launches)
     }
 
-    /// Reads what is wanted of the rows that are on the device, and waits for all.
-    fn finish(&mut self, reads: Option<(Reads<'_>, &mut Readout)>) -> Result<()> {
-        let Some((reads, out)) = reads else {
-            return self.gpu.wait();
-        };
-        let vocabulary = self.head.vocabulary();
+    /// What was read of rows; the logits that are copied are there after the next wait.
+    fn collect(&mut self, reads: Reads<'_>, out: &mut Readout) -> Result<()> {
+        let vocabulary = self.heads.own.vocabulary();
         out.begin(vocabulary);
         if reads.rows.is_empty() {
-            return self.gpu.wait();
+            return Ok(());
         }
-        self.readout.take(&self.gpu, reads.choices)?;
-        self.launch_head(reads.exit, reads.rows, Until::Tokens)?;
         let found = self.readout.read(&self.gpu, &mut out.summaries)?;
         let chosen = found.zip(reads.choices);
         out.set_tokens(chosen.map(|(token, choice)| token.filter(|_| choice.is_some())));
         for (row, logits) in out.missing() {
-            // SAFETY: what is copied here stays where it is until the wait below.
+            // SAFETY: the caller waits before anybody reads or moves them.
             unsafe { self.gpu.copy_part(&self.logits, row * vocabulary, logits)? };
             self.copied_rows += 1;
         }
-        self.gpu.wait()
+        Ok(())
     }
 
-    /// The parts of a step's time, as the weights have them.
-    fn share(
-        &self,
-        whole: Duration,
-        layers: Range<usize>,
-        exit: Option<usize>,
-        read_rows: usize,
-    ) -> StepSeconds {
+    /// The parts of a step's time, as the weights have them; `head`: bytes.
+    fn share(&self, whole: Duration, layers: Range<usize>, head: usize) -> StepSeconds {
         let layers: usize = self.layers[layers].iter().map(GpuLayer::byte_len).sum();
-        let trained = self.exits.iter().find(|(at, _)| Some(*at) == exit);
-        let head = trained.map_or(&self.head, |(_, head)| head).byte_len();
-        let head = if read_rows > 0 { head } else { 0 };
         let seconds = whole.as_secs_f64();
         let reads = seconds * head as f64 / (head + layers).max(1) as f64;
         StepSeconds {
