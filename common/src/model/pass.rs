@@ -112,3 +112,23 @@ pub(super) trait Pass: Send {
     /// Rows of logits that were copied from the device so far.
     fn copied_rows(&self) -> u64;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Reads;
+
+    #[test]
+    fn rows_that_a_step_does_not_have_are_refused() {
+        let reads = |rows, choices| Reads {
+            exit: None,
+            rows,
+            choices,
+            summaries: false,
+        };
+        assert!(reads(&[2, 0], &[None, None]).check(3).is_ok());
+        let beyond = reads(&[0, 3], &[None, None]).check(3).unwrap_err();
+        assert_eq!(beyond.to_string(), "`reads`: row 3 is read of 3");
+        let unlike = reads(&[0, 1], &[None]).check(3).unwrap_err();
+        assert_eq!(unlike.to_string(), "`reads`: 1 choices for 2 rows");
+    }
+}
