@@ -130,7 +130,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let plain_tokens_per_second = median(&measured.plain_rates);
     let report = Report {
         dtype: subject.type_name()?,
-        threads: subject.kernels.threads(),
+        computer: subject.computer()?,
         acceptance: args.acceptance,
         round_trip_seconds,
         plain_tokens_per_second,
