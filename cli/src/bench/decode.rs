@@ -30,6 +30,9 @@ pub(crate) struct Args {
     /// Repetitions of each measurement.
     #[arg(long, default_value_t = ROUNDS, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
+    /// Tokens of the measured prompt, 0 for none; at most as many as the model has positions.
+    #[arg(long, default_value_t = 512, value_name = "N", value_parser = clap::value_parser!(u16).range(..=512))]
+    prefill: u16,
     /// Write the random weights out as a Hugging Face folder, too.
     #[arg(long, value_name = "DIR", requires = "shape")]
     save: Option<PathBuf>,
@@ -43,8 +46,8 @@ pub(crate) struct Plan {
     pub(crate) batches: Vec<usize>,
     /// Repetitions of each measurement.
     pub(crate) rounds: usize,
-    /// Whether prompts are measured, too.
-    pub(crate) prefill: bool,
+    /// Tokens of a measured prompt; none is measured where this is 0.
+    pub(crate) prefill: usize,
 }
 
 /// What was measured; the keys of `--json`.
@@ -97,7 +100,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     let plan = Plan {
         batches: args.batch.into_iter().map(usize::from).collect(),
         rounds: usize::from(args.rounds),
-        prefill: true,
+        prefill: usize::from(args.prefill),
     };
     stages.begin("read bandwidth");
     let memory = match subject.device.open()? {
@@ -126,9 +129,10 @@ pub(crate) fn measure(
     let rows = passes.rows(ROWS, plan.rounds)?;
     stages.begin("plain decoding");
     let steps = passes.decode(&batches, 2 * plan.rounds)?;
-    let prefill = (plan.prefill)
-        .then(|| Prefill::measure(&mut passes, stages))
-        .transpose()?;
+    let prefill = match plan.prefill.min(passes.context()) {
+        0 => None,
+        tokens => Some(Prefill::measure(&mut passes, tokens, stages)?),
+    };
     let weight_bytes = passes.bytes();
     let limit = weight_bytes as f64 / memory.read_bandwidth;
     let of = |batch: &usize| steps.iter().find(|steps| steps.batch == *batch);
@@ -177,12 +181,11 @@ impl Batch {
 }
 
 impl Prefill {
-    fn measure(passes: &mut Passes, stages: &Stages) -> anyhow::Result<Self> {
+    fn measure(passes: &mut Passes, tokens: usize, stages: &Stages) -> anyhow::Result<Self> {
         stages.begin("prefill");
-        let prefill_tokens = passes.context();
         Ok(Self {
-            prefill_tokens,
-            prefill_tokens_per_second: prefill_tokens as f64 / passes.prefill()?,
+            prefill_tokens: tokens,
+            prefill_tokens_per_second: tokens as f64 / passes.prefill(tokens)?,
         })
     }
 }

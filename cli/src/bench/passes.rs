@@ -14,8 +14,8 @@ use std::sync::Arc;
 
 /// Positions before the measured ones.
 const PREFIX: usize = 64;
-/// Rows of a measured prefill, unless the model is made for fewer positions.
-const PREFILL: usize = 512;
+/// Positions of a sequence, unless the model is made for fewer.
+const POSITIONS: usize = 512;
 const PREFILL_REPEATS: usize = 3;
 /// Most rows of one sequence in one pass.
 const MOST_ROWS: usize = 17;
@@ -114,7 +114,7 @@ impl Passes {
     /// If a tensor is unfit.
     pub(super) fn new(subject: &Subject, batch: usize) -> anyhow::Result<Self> {
         let config = subject.checkpoint.config();
-        let context = config.max_positions.min(PREFILL);
+        let context = config.max_positions.min(POSITIONS);
         anyhow::ensure!(
             context >= PREFIX + MOST_ROWS,
             "a model of {context} positions is too short to be measured"
@@ -158,7 +158,7 @@ impl Passes {
         self.decoder.bytes_per_pass()
     }
 
-    /// Positions of a sequence, and rows of a prefill.
+    /// Positions of a sequence.
     pub(super) fn context(&self) -> usize {
         self.context
     }
@@ -249,13 +249,13 @@ impl Passes {
         Ok(seconds)
     }
 
-    /// Seconds of a prompt that fills the context, up to the logits of its last one.
-    pub(super) fn prefill(&mut self) -> anyhow::Result<f64> {
-        let sequence = self.kv.open(self.context)?;
+    /// Seconds of a prompt of so many tokens, at most the context, up to the reading of its last one.
+    pub(super) fn prefill(&mut self, tokens: usize) -> anyhow::Result<f64> {
+        let sequence = self.kv.open(tokens)?;
         let mut seconds = Vec::new();
         for _ in 0..PREFILL_REPEATS {
             self.kv.truncate(sequence, 0);
-            let (elapsed, result) = timed(|| self.pass(sequence, self.context, false));
+            let (elapsed, result) = timed(|| self.pass(sequence, tokens, false));
             result?;
             seconds.push(elapsed);
         }

@@ -142,7 +142,7 @@ impl Args {
         Plan {
             batches: vec![1],
             rounds: if self.quick { 1 } else { usize::from(ROUNDS) },
-            prefill: false,
+            prefill: 0,
         }
     }
 
