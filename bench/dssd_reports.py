@@ -10,7 +10,8 @@ class Unusable(Exception):
 
 def run(dssd, *arguments):
     """The report of one bench of `dssd`."""
-    command = [str(dssd), "bench", *arguments, "--json"]
+    # Whole: a name without a folder would be looked for elsewhere.
+    command = [str(dssd.absolute()), "bench", *arguments, "--json"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     except OSError as error:

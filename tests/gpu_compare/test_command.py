@@ -105,6 +105,8 @@ class Reports(unittest.TestCase):
             program.write_text('#!/bin/sh\n[ "$1 $2 $3" = "bench kernels --json" ] && echo \'{"gpu": "a card"}\' || { echo "no driver" >&2; exit 2; }\n')
             program.chmod(0o700)
             self.assertEqual(dssd_reports.run(program, "kernels"), {"gpu": "a card"})
+            with contextlib.chdir(folder):
+                self.assertEqual(dssd_reports.run(pathlib.Path("dssd"), "kernels"), {"gpu": "a card"})
             with self.assertRaisesRegex(Unusable, "ended with 2: no driver"):
                 dssd_reports.run(program, "decode")
 
