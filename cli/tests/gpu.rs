@@ -90,6 +90,8 @@ fn decoding_is_measured_beside_the_memory_of_the_gpu() {
     // What is not of a GPU is not told of it: the processor's threads, and ways that were not timed.
     assert!(report.get("threads").is_none(), "{report}");
     assert!(report["phases"].get("upload").is_none(), "{report}");
+    // Tokens are chosen on the GPU, as the services do it.
+    assert_eq!(report["copied_logits_rows"], 0);
     let number = |value: &Value| value.as_f64().unwrap();
     let read = number(&report["read_bandwidth"]);
     assert!(read > 0.0 && number(&report["copy_bandwidth"]) > 0.0);

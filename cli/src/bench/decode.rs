@@ -69,6 +69,9 @@ pub(crate) struct Report {
     rows: Vec<RowsReport>,
     phases: Phases,
     batches: Vec<Batch>,
+    /// Rows of logits that were copied from a GPU, where all tokens are chosen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    copied_logits_rows: Option<u64>,
 }
 
 /// Sequences that decode side by side.
@@ -155,6 +158,7 @@ pub(crate) fn measure(
         rows,
         phases: asked[0].phases(),
         batches,
+        copied_logits_rows: passes.copied_rows(),
     })
 }
 

@@ -158,6 +158,14 @@ impl Passes {
         self.decoder.bytes_per_pass()
     }
 
+    /// Rows of logits that were copied from the device so far, if it is a GPU.
+    pub(super) fn copied_rows(&self) -> Option<u64> {
+        match self.decoder.device() {
+            Device::Cpu => None,
+            Device::Cuda(_) => Some(self.decoder.copied_rows()),
+        }
+    }
+
     /// Positions of a sequence.
     pub(super) fn context(&self) -> usize {
         self.context

@@ -20,6 +20,8 @@ const ROWS: [usize; 4] = [1, 4, 8, 32];
 const VOCABULARY: usize = 50_304;
 /// Loads read each of several buffers in turn, which together are larger than any cache.
 const BUFFERS: usize = 4;
+/// Bytes that the copies of a matrix have together, with all of [`Effort::rows`]: more than any cache holds.
+const WORKING_SET: usize = 256 << 20;
 const THREADS: u32 = 256;
 const BLOCKS: usize = 132 * 16;
 
@@ -157,7 +159,8 @@ impl Gpu {
         let dtype = WeightType::Bf16;
         let bytes = n * k * dtype.bytes_per_weight();
         let matrix = Matrix::new(SharedBytes::from_vec(arbitrary(bytes)), dtype, n, k)?;
-        let weights: Vec<GpuMatrix> = (0..BUFFERS)
+        let copies = (WORKING_SET / 1024 * effort.rows).div_ceil(bytes);
+        let weights: Vec<GpuMatrix> = (0..copies)
             .map(|_| GpuMatrix::upload(self, &matrix))
             .collect::<Result<_>>()?;
         let most = ROWS[ROWS.len() - 1];
@@ -166,7 +169,7 @@ impl Gpu {
         let timing = |rows: usize| {
             let name = format!("product {k} to {n}, rows {rows}");
             self.timing(name, bytes, effort, |i| {
-                self.product(&x, &weights[i % BUFFERS], None, &mut out, rows)
+                self.product(&x, &weights[i % copies], None, &mut out, rows)
             })
         };
         ROWS.into_iter().map(timing).collect()
