@@ -39,6 +39,10 @@ page:
     cargo build --workspace --bins
     tests/page/run
 
+# What the comparison on a GPU does without one; `just gpu-compare full` installs its packages, 6 GB.
+gpu-compare *MODE:
+    tests/gpu_compare/run {{MODE}}
+
 # The book, in target/book, and every link of it.
 book *ARGS:
     tests/docs/book {{ARGS}}

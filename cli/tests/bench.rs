@@ -53,6 +53,35 @@ fn decode_reports_passes_of_one_to_eight_rows() {
 }
 
 #[test]
+fn decode_measures_several_batches_beside_one_sequence() {
+    let report = report(&format!(
+        "bench decode --model {DEMO} --rounds 3 --batch 3,1 --prefill 0 --json"
+    ));
+    let batches = list(&report, "batches");
+    let sizes: Vec<&Value> = batches.iter().map(|batch| &batch["batch"]).collect();
+    assert_eq!(sizes, [3, 1]);
+    let keys = [
+        "step_seconds",
+        "bandwidth_share",
+        "ratio_to_one_sequence",
+        "tokens_per_second",
+    ];
+    for batch in batches {
+        assert_positive(batch, &keys);
+        let number = |key: &str| batch[key].as_f64().unwrap_or(f64::NAN);
+        let tokens = number("tokens_per_second") * number("step_seconds");
+        assert!((tokens - number("batch")).abs() < 1e-9, "{batch}");
+    }
+    // The first one is the one that readers of a single number see.
+    assert_eq!(report["batch"], 3);
+    let rate = &batches[0]["tokens_per_second"];
+    assert_eq!(&report["decode_tokens_per_second"], rate);
+    assert_eq!(&report["bandwidth_share"], &batches[0]["bandwidth_share"]);
+    assert_eq!(batches[1]["ratio_to_one_sequence"], 1.0);
+    assert!(report.get("prefill_tokens").is_none(), "{report}");
+}
+
+#[test]
 fn kernels_reports_every_type_and_size() {
     let report = report("bench kernels --rounds 1 --json");
     assert_positive(&report, &["read_bandwidth", "cache_bytes"]);
@@ -97,6 +126,9 @@ fn pair_measures_the_demo_model_with_its_own_drafter() {
         "optimum_speedup",
     ];
     assert_positive(&policies[0], &keys);
+    let number = |key: &str| policies[0][key].as_f64().unwrap_or(f64::NAN);
+    let reached = number("share_of_optimum") * number("optimum_speedup");
+    assert!((reached - number("speedup")).abs() < 1e-9, "{report}");
 }
 
 #[test]
@@ -122,6 +154,8 @@ fn wrong_usage_is_told_apart_from_failure() {
         "bench pair --shape pythia-70m --acceptance 1.5",
         "bench decode --shape gpt-5",
         "bench decode --model x --shape pythia-70m",
+        "bench decode --shape pythia-70m --batch 1,0",
+        "bench decode --shape pythia-70m --prefill 513",
         "bench kernels --rounds 0",
     ];
     for arguments in usage {

@@ -14,6 +14,12 @@ use std::{
 #[path = "../../common/tests/cuda/build.rs"]
 mod build;
 
+/// A model so small that the stand-in can take it through many rows.
+const SMALL: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../common/tests/golden/llama-gqa"
+);
+
 /// The folder of the stand-ins, built once for all tests.
 fn stand_in() -> Option<&'static Path> {
     static FOLDER: OnceLock<Option<PathBuf>> = OnceLock::new();
@@ -53,7 +59,8 @@ fn report(folder: &Path, arguments: &str) -> Value {
 #[test]
 fn every_kernel_computes_what_the_cpu_does() {
     let Some(folder) = stand_in() else { return };
-    let report = report(folder, "gpu-check --quick --no-pair --json");
+    let arguments = format!("gpu-check --quick --no-pair --model {SMALL} --json");
+    let report = report(folder, &arguments);
     let compared = |name: &str| {
         let all = report["checked"].as_array().unwrap();
         let found = all.iter().find(|checked| checked["name"] == name);
@@ -65,6 +72,51 @@ fn every_kernel_computes_what_the_cpu_does() {
     assert!(compared("passes") >= 1000);
     assert_eq!(report["failures"].as_array().unwrap().len(), 0);
     assert!(report["timings"].as_array().unwrap().len() >= 20);
+    let decode = &report["decode"];
+    assert_eq!(decode["shape"], "llama-gqa");
+    assert!(decode["bandwidth_share"].as_f64().unwrap() > 0.0);
+    assert_eq!(decode["rows"].as_array().unwrap().len(), 8);
+    // Quick timings are no figures to hold against bars.
+    assert_eq!(report["bars"].as_array().unwrap().len(), 0);
+}
+
+#[test]
+fn decoding_is_measured_beside_the_memory_of_the_gpu() {
+    let Some(folder) = stand_in() else { return };
+    let flags = "--device cuda --batch 1,2 --rounds 1 --prefill 0 --json";
+    let report = report(folder, &format!("bench decode --model {SMALL} {flags}"));
+    let gpu = report["gpu"].as_str().unwrap();
+    assert!(gpu.contains("stand-in"), "{gpu}");
+    // What is not of a GPU is not told of it: the processor's threads, and ways that were not timed.
+    assert!(report.get("threads").is_none(), "{report}");
+    assert!(report["phases"].get("upload").is_none(), "{report}");
+    // Tokens are chosen on the GPU, as the services do it.
+    assert_eq!(report["copied_logits_rows"], 0);
+    let number = |value: &Value| value.as_f64().unwrap();
+    let read = number(&report["read_bandwidth"]);
+    assert!(read > 0.0 && number(&report["copy_bandwidth"]) > 0.0);
+    let batches = report["batches"].as_array().unwrap();
+    assert_eq!(batches.len(), 2);
+    for (batch, sequences) in batches.iter().zip(1..) {
+        assert_eq!(batch["batch"], sequences);
+        let reading = number(&report["weight_bytes"]) / read;
+        let share = reading / number(&batch["step_seconds"]);
+        assert!((share / number(&batch["bandwidth_share"]) - 1.0).abs() < 1e-9);
+    }
+    assert_eq!(report["rows"].as_array().unwrap().len(), 8);
+}
+
+#[test]
+fn the_pair_is_measured_on_the_gpu() {
+    let Some(folder) = stand_in() else { return };
+    let flags = "--policy fixed:0:2 --rounds 1 --max-new-tokens 6 --json";
+    let arguments = format!("bench pair --model {SMALL} --device cuda {flags}");
+    let report = report(folder, &arguments);
+    assert!(report["gpu"].as_str().unwrap().contains("stand-in"));
+    assert!(report.get("threads").is_none(), "{report}");
+    let policy = &report["policies"][0];
+    assert!(policy["speedup"].as_f64().unwrap() > 0.0, "{report}");
+    assert!(policy["draft_seconds"].as_f64().unwrap() > 0.0, "{report}");
 }
 
 #[test]
@@ -107,7 +159,7 @@ fn a_gpu_that_fails_is_told_with_what_is_known() {
     assert_eq!(checked.len(), 1, "{report}");
     assert_eq!(checked[0]["name"], "products");
     let failures = report["failures"].as_array().unwrap();
-    assert_eq!(failures.len(), 6, "{report}");
+    assert_eq!(failures.len(), 7, "{report}");
     let first = failures[0].as_str().unwrap();
     assert!(
         first.starts_with("norms: the GPU: CUDA_ERROR_LAUNCH_FAILED"),

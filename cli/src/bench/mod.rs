@@ -1,7 +1,7 @@
 //! `dssd bench`: kernels, passes of the whole model, the running pair, and the pair under load.
 
 mod bandwidth;
-mod decode;
+pub(crate) mod decode;
 pub(crate) mod device;
 mod kernels;
 mod load;

@@ -1,6 +1,6 @@
 //! The model that is measured: a folder, or random weights of a published shape.
 
-use super::{Threads, type_name};
+use super::{Threads, device::Computer, type_name};
 use crate::pair;
 use dssd_common::{
     checkpoint::{Checkpoint, embedding_name, random_checkpoint, shape, shape_names},
@@ -34,7 +34,11 @@ pub(super) struct SubjectArgs {
     threads: Threads,
 }
 
-fn known_shape(name: &str) -> Result<String, String> {
+/// The name of a published shape, as a flag takes it.
+///
+/// # Errors
+/// If it is not known.
+pub(crate) fn known_shape(name: &str) -> Result<String, String> {
     if shape_names().any(|known| known == name) {
         return Ok(name.to_owned());
     }
@@ -65,23 +69,12 @@ impl SubjectArgs {
         let kernels = Arc::new(Kernels::new(self.threads.count()));
         let dtype = self.dtype;
         if let Some(name) = &self.shape {
-            let stored = dtype.compute().unwrap_or(WeightType::Bf16);
-            let checkpoint = Arc::new(random_checkpoint(shape(name)?, stored, SEED)?);
-            return Ok(Subject {
-                name: name.clone(),
-                checkpoint,
-                dtype,
-                kernels,
-                device: self.device,
-            });
+            return Ok(Subject::random(name, dtype, kernels)?.on(self.device));
         }
         let Some(folder) = self.model.clone().or(default) else {
             anyhow::bail!("name a model: --model DIR or --shape NAME");
         };
-        Ok(Subject {
-            device: self.device,
-            ..Subject::open(&folder, dtype, kernels)?
-        })
+        Ok(Subject::open(&folder, dtype, kernels)?.on(self.device))
     }
 }
 
@@ -106,6 +99,34 @@ impl Subject {
             kernels,
             device: DeviceName::Cpu,
         })
+    }
+
+    /// Random weights of a published shape, for the CPU.
+    ///
+    /// # Errors
+    /// If the shape is not known.
+    pub(crate) fn random(name: &str, dtype: Dtype, kernels: Arc<Kernels>) -> anyhow::Result<Self> {
+        let stored = dtype.compute().unwrap_or(WeightType::Bf16);
+        Ok(Self {
+            name: name.to_owned(),
+            checkpoint: Arc::new(random_checkpoint(shape(name)?, stored, SEED)?),
+            dtype,
+            kernels,
+            device: DeviceName::Cpu,
+        })
+    }
+
+    /// The same on another device.
+    pub(crate) fn on(self, device: DeviceName) -> Self {
+        Self { device, ..self }
+    }
+
+    /// What computes its passes.
+    ///
+    /// # Errors
+    /// If the device is not there.
+    pub(super) fn computer(&self) -> anyhow::Result<Computer> {
+        Ok(Computer::new(&self.device.open()?, &self.kernels))
     }
 
     /// The folder, as services are told it; weights made in memory have none but the name.

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 /// Rounds of every comparison unless a flag says otherwise: odd, so that a median is a sample.
-pub(super) const ROUNDS: u16 = 31;
+pub(crate) const ROUNDS: u16 = 31;
 
 /// Seconds that `work` takes, and what it returns.
 pub(super) fn timed<T>(work: impl FnOnce() -> T) -> (f64, T) {

@@ -1,7 +1,11 @@
 //! What the check found.
 
-use super::Checked;
-use crate::{bench::device::Timings, check, pair::Model};
+use super::{Checked, bars::Bar};
+use crate::{
+    bench::{decode, device::Timings},
+    check,
+    pair::Model,
+};
 use anyhow::{Error, Result};
 use serde::Serialize;
 use std::fmt;
@@ -14,6 +18,11 @@ pub(super) struct Report {
     pub(super) checked: Vec<Checked>,
     pub(super) pair: Vec<Equality>,
     pub(super) timings: Timings,
+    /// Plain decoding, and passes of several rows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) decode: Option<decode::Report>,
+    /// None where timings only show that they can be taken.
+    pub(super) bars: Vec<Bar>,
     /// Why the check failed; empty if it did not.
     pub(super) failures: Vec<String>,
 }
@@ -54,6 +63,8 @@ impl Report {
             checked: Vec::new(),
             pair: Vec::new(),
             timings: Timings::default(),
+            decode: None,
+            bars: Vec::new(),
             failures: Vec::new(),
         }
     }
@@ -98,6 +109,13 @@ impl fmt::Display for Report {
             )?;
         }
         writeln!(f, "\n{}", self.timings)?;
+        if let Some(decode) = &self.decode {
+            writeln!(f, "{decode}")?;
+        }
+        if !self.bars.is_empty() {
+            writeln!(f, "{:52} {:>8}  wanted", "bar", "measured")?;
+        }
+        self.bars.iter().try_for_each(|bar| bar.fmt(f))?;
         let all = self.pair.iter().flat_map(|pair| &pair.failures);
         for failure in self.failures.iter().chain(all) {
             writeln!(f, "FAILED       {failure}")?;

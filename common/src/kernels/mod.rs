@@ -36,7 +36,7 @@ use rope::RopeRows;
 
 pub use activation::Activation;
 pub use attention::{AttentionRow, AttentionShape};
-pub use cuda::{Effort, Gpu, GpuLogits, GpuSummaries, LogitRows, READ_ONLY, Timing};
+pub use cuda::{Effort, Gpu, GpuLogits, GpuSummaries, LogitRows, READ_ONLY, Timing, entropy_name};
 pub use isa::Isa;
 pub use matrix::{Matrix, WeightType};
 pub use op::skinny_product;

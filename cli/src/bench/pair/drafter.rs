@@ -8,11 +8,11 @@ use crate::{
 };
 use draft_svc::session::{DraftSession, DrafterProfile};
 use dssd_common::{
-    entropy::Summary,
     kernels::Kernels,
     kv::{KvCache, SequenceId},
-    model::{Decoder, DecoderOptions, Device, Span},
+    model::{Decoder, DecoderOptions, Device, Readout, Reads, Span},
     policy::{PolicySettings, PolicySpec},
+    sampling::Choice,
 };
 use dssd_proto::v1::{
     DraftStopReason, DrafterLoad, DrafterMessage, GetDrafterInfoRequest, GetDrafterInfoResponse,
@@ -85,9 +85,7 @@ struct Shared {
 struct Model {
     decoder: Decoder,
     kv: KvCache,
-    hidden: Vec<f32>,
-    logits: Vec<f32>,
-    summaries: Vec<Summary>,
+    readout: Readout,
 }
 
 impl WorkingDrafter {
@@ -115,9 +113,7 @@ impl WorkingDrafter {
         let model = Model {
             kv: decoder.kv_cache(bytes)?,
             decoder,
-            hidden: Vec::new(),
-            logits: Vec::new(),
-            summaries: Vec::new(),
+            readout: Readout::default(),
         };
         Ok(Self {
             shared: Arc::new(Shared {
@@ -257,10 +253,8 @@ impl<'a> Draft<'a> {
             model.run(self.sequence, start, &feed, goal.is_some())?;
             answers.extend(session.fed(feed.len(), DrafterLoad::default()));
             if goal.is_some() {
-                let entropy = model
-                    .summaries
-                    .first()
-                    .map_or(0.0, |summary| summary.entropy);
+                let summary = model.readout.summaries().first();
+                let entropy = summary.map_or(0.0, |summary| summary.entropy);
                 let mut token = self.prophecy.propose(session.tokens().len() as u32);
                 token.entropy = entropy;
                 session.drafted(token);
@@ -299,24 +293,17 @@ impl Model {
             end: start + tokens.len(),
             tokens,
         };
-        let width = self.decoder.config().hidden;
-        let states = self
-            .decoder
-            .advance(&mut self.kv, 0, &[span])
+        // As draft-svc does at an exit without a trained head.
+        let read = usize::from(decides);
+        let reads = Reads {
+            exit: None,
+            rows: &[tokens.len() as u32 - 1][..read],
+            choices: &[Some(Choice::GREEDY)][..read],
+            summaries: true,
+        };
+        (self.decoder)
+            .step(&mut self.kv, 0, &[span], reads, &mut self.readout)
             .map_err(internal)?;
-        if !decides {
-            return Ok(());
-        }
-        self.hidden.clear();
-        self.hidden
-            .extend_from_slice(&states[states.len() - width..]);
-        self.decoder
-            .logits(&self.hidden, &mut self.logits)
-            .map_err(internal)?;
-        let vocabulary = self.decoder.vocabulary();
-        self.decoder
-            .kernels()
-            .summarize(&self.logits, vocabulary, &mut self.summaries);
         Ok(())
     }
 }

@@ -31,8 +31,6 @@ use std::{path::PathBuf, sync::Arc};
 
 /// Exit heads where no trained ones are, as in draft-svc.
 const EXITS: usize = 4;
-/// Interleaved samples of the passes that the optimum is computed from.
-const PASS_ROUNDS: usize = 11;
 /// Most rows of those passes.
 const ROWS: usize = 8;
 const ORACLE_SEED: u64 = 7;
@@ -97,7 +95,8 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let stages = Stages::new(3 + usize::from(args.rounds));
     stages.begin("passes of the model alone");
     let subject = args.subject.open(default)?;
-    let passes = pass_seconds(&subject, ROWS)?;
+    let rounds = usize::from(args.rounds);
+    let passes = pass_seconds(&subject, ROWS, 2 * rounds + 1)?;
     stages.begin("round trips without a model");
     let round_trip_seconds = round_trip::measure().await?;
     stages.begin("starting the pair");
@@ -122,15 +121,13 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         max_new_tokens: args.max_new_tokens,
         turns: 0,
     };
-    let measured = runs
-        .measure(&policies, usize::from(args.rounds), &stages)
-        .await?;
+    let measured = runs.measure(&policies, rounds, &stages).await?;
     drop(stages);
     pair.stop().await?;
     let plain_tokens_per_second = median(&measured.plain_rates);
     let report = Report {
         dtype: subject.type_name()?,
-        threads: subject.kernels.threads(),
+        computer: subject.computer()?,
         acceptance: args.acceptance,
         round_trip_seconds,
         plain_tokens_per_second,
@@ -142,9 +139,16 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     args.output.print(&report)
 }
 
-/// Seconds of passes of 1, 2, … `rows` rows, while no service is running.
-pub(crate) fn pass_seconds(subject: &Subject, rows: usize) -> anyhow::Result<Vec<f64>> {
-    let rows = Passes::new(subject, 1)?.rows(rows, PASS_ROUNDS)?;
+/// Seconds of passes of 1, 2, … `rows` rows, while no service is running: medians of so many rounds.
+///
+/// # Errors
+/// If a tensor is unfit, or the device fails.
+pub(crate) fn pass_seconds(
+    subject: &Subject,
+    rows: usize,
+    rounds: usize,
+) -> anyhow::Result<Vec<f64>> {
+    let rows = Passes::new(subject, 1)?.rows(rows, rounds)?;
     Ok(rows.iter().map(|report| report.seconds).collect())
 }
 

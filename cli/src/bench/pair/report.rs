@@ -4,7 +4,10 @@ use super::{
     costs::{self, Costs},
     runs::PolicyRuns,
 };
-use crate::bench::timing::{median, median_ratio};
+use crate::bench::{
+    device::Computer,
+    timing::{median, median_ratio},
+};
 use serde::Serialize;
 use std::fmt;
 
@@ -13,7 +16,8 @@ use std::fmt;
 pub(super) struct Report {
     pub(super) shape: String,
     pub(super) dtype: &'static str,
-    pub(super) threads: usize,
+    #[serde(flatten)]
+    pub(super) computer: Computer,
     pub(super) acceptance: Option<f64>,
     pub(super) plain_tokens_per_second: f64,
     pub(super) policies: Vec<PolicyReport>,
@@ -42,6 +46,8 @@ pub(crate) struct PolicyReport {
     pub(crate) tokens_per_pass: f64,
     pub(crate) optimum_draft_tokens: usize,
     pub(crate) optimum_speedup: f64,
+    /// The speed-up to the optimum.
+    pub(crate) share_of_optimum: f64,
     /// By the renewal model, for the drafts as they were.
     pub(crate) modelled_speedup: f64,
 }
@@ -65,10 +71,11 @@ impl PolicyReport {
             0 => (0, 1.0),
             _ => costs.optimum(acceptance),
         };
+        let speedup = median_ratio(&runs.rates, &runs.plain_rates);
         Self {
             policy: runs.setting.policy.to_string(),
             tokens_per_second: median(&runs.rates),
-            speedup: median_ratio(&runs.rates, &runs.plain_rates),
+            speedup,
             draft_acceptance_rate: per(accepted, drafted),
             mean_acceptance_length: 1.0 + per(accepted, drafts),
             wasted_per_token: per(total.wasted() as f64, total.tokens as f64),
@@ -79,6 +86,7 @@ impl PolicyReport {
             tokens_per_pass: per(total.decoded as f64, total.passes),
             optimum_draft_tokens,
             optimum_speedup,
+            share_of_optimum: speedup / optimum_speedup,
             modelled_speedup: costs.modelled(
                 per(drafts, total.passes),
                 per(drafted, drafts),
@@ -93,10 +101,10 @@ impl fmt::Display for Report {
         let Self {
             shape,
             dtype,
-            threads,
+            computer,
             ..
         } = self;
-        writeln!(f, "{shape}, {dtype}, {threads} threads")?;
+        writeln!(f, "{shape}, {dtype}, {computer}")?;
         writeln!(
             f,
             "plain        {:.1} tokens/s",
@@ -109,7 +117,7 @@ impl fmt::Display for Report {
         )?;
         writeln!(
             f,
-            "\npolicy       tokens/s speed-up optimum accepted length wasted coverage   draft  verify    wire ms"
+            "\npolicy       tokens/s speed-up optimum  share accepted length wasted coverage   draft  verify    wire ms"
         )?;
         self.policies.iter().try_for_each(|policy| policy.fmt(f))
     }
@@ -119,11 +127,12 @@ impl fmt::Display for PolicyReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "{:12} {:8.1} {:8.2} {:7.2} {:6.0} % {:6.2} {:6.2} {:6.0} % {:7.2} {:7.2} {:7.2}",
+            "{:12} {:8.1} {:8.2} {:7.2} {:4.0} % {:6.0} % {:6.2} {:6.2} {:6.0} % {:7.2} {:7.2} {:7.2}",
             self.policy,
             self.tokens_per_second,
             self.speedup,
             self.optimum_speedup,
+            100.0 * self.share_of_optimum,
             100.0 * self.draft_acceptance_rate,
             self.mean_acceptance_length,
             self.wasted_per_token,

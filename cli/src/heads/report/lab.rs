@@ -26,6 +26,9 @@ use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
 use std::{path::Path, sync::Arc, time::Instant};
 
+/// Interleaved samples of the passes that optima are computed from.
+const PASS_ROUNDS: usize = 11;
+
 /// What the services are started and asked with.
 pub(super) struct Lab<'a> {
     pub(super) subject: &'a Subject,
@@ -58,7 +61,7 @@ impl Lab<'_> {
             .early_exits(folder, cloze, plan.split_b, &stages)
             .await?;
         stages.begin("passes of the model alone");
-        let passes = pass_seconds(self.subject, LONGEST_DRAFT as usize + 1)?;
+        let passes = pass_seconds(self.subject, LONGEST_DRAFT as usize + 1, PASS_ROUNDS)?;
         let settings = PairSettings {
             heads: Some(self.heads.to_owned()),
             max_draft_tokens: Some(LONGEST_DRAFT),

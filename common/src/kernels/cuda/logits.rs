@@ -72,10 +72,6 @@ impl GpuLogits {
             rows: self.rows,
         }
     }
-
-    pub(super) fn bytes(&self) -> &CudaSlice<u8> {
-        &self.bytes
-    }
 }
 
 /// Summaries of rows on the device.

@@ -20,11 +20,19 @@ const ROWS: [usize; 4] = [1, 4, 8, 32];
 const VOCABULARY: usize = 50_304;
 /// Loads read each of several buffers in turn, which together are larger than any cache.
 const BUFFERS: usize = 4;
+/// Bytes that the copies of a matrix have together, with all of [`Effort::rows`]: more than any cache holds.
+const WORKING_SET: usize = 256 << 20;
 const THREADS: u32 = 256;
 const BLOCKS: usize = 132 * 16;
 
 /// The launch that others are measured by: it reads, and does nothing with it.
 pub const READ_ONLY: &str = "read only";
+
+/// The timing of the entropy operation on so many rows of 50,304 bf16 logits.
+pub fn entropy_name(rows: usize) -> String {
+    let plural = if rows == 1 { "" } else { "s" };
+    format!("entropy, {rows} row{plural}")
+}
 
 /// What one launch took.
 #[derive(Clone, Debug)]
@@ -35,6 +43,14 @@ pub struct Timing {
     pub bytes: usize,
     /// Mean over the launches.
     pub seconds: f64,
+}
+
+impl Timing {
+    /// Bytes per second.
+    pub fn rate(&self) -> f64 {
+        // Of a clock that did not move.
+        self.bytes as f64 / self.seconds.max(1e-12)
+    }
 }
 
 /// How much is measured.
@@ -65,11 +81,41 @@ impl Gpu {
     /// # Errors
     /// If the device fails or has too little memory.
     pub fn measure(&self, effort: Effort) -> Result<Vec<Timing>> {
-        let mut timings = self.measure_logits(effort)?;
+        let mut timings = Vec::from(self.measure_memory(effort)?);
+        timings.extend(self.measure_logits(effort)?);
         for (k, n) in PRODUCTS {
             timings.extend(self.measure_products(effort, k, (n * effort.rows).div_ceil(1024))?);
         }
         Ok(timings)
+    }
+
+    /// Times reading and copying as many bytes as the many rows of logits have, of buffers that together are larger
+    /// than any cache: [`READ_ONLY`], then the copy.
+    ///
+    /// # Errors
+    /// If the device fails or has too little memory.
+    pub fn measure_memory(&self, effort: Effort) -> Result<[Timing; 2]> {
+        let bytes = effort.rows * VOCABULARY * WeightType::Bf16.bytes_per_weight();
+        let values = arbitrary(bytes);
+        let buffers: Vec<CudaSlice<u8>> = (0..BUFFERS)
+            .map(|_| self.upload(&values))
+            .collect::<Result<_>>()?;
+        let mut copy = self.room::<u8>(bytes)?;
+        let mut sink = self.room(1)?;
+        Ok([
+            self.timing(READ_ONLY.to_owned(), bytes, effort, |i| {
+                self.read_only(&buffers[i % BUFFERS], &mut sink)
+            })?,
+            self.timing(
+                "copy (bytes read; as many are written)".to_owned(),
+                bytes,
+                effort,
+                |i| {
+                    let from = &buffers[i % BUFFERS];
+                    self.stream.memcpy_dtod(from, &mut copy).map_err(failed)
+                },
+            )?,
+        ])
     }
 
     fn measure_logits(&self, effort: Effort) -> Result<Vec<Timing>> {
@@ -88,8 +134,6 @@ impl Gpu {
         let one: Vec<GpuLogits> = (0..BUFFERS)
             .map(|_| self.logits(&values, dtype, LogitRows { count: 1, ..places }))
             .collect::<Result<_>>()?;
-        let mut copy = self.room::<u8>(bytes)?;
-        let mut sink = self.room(1)?;
         let mut readout = GpuReadout::new(self)?;
         let choice = Choice {
             seed: 1,
@@ -98,24 +142,11 @@ impl Gpu {
         };
         readout.take(self, &[Some(choice)])?;
         let row = VOCABULARY * dtype.bytes_per_weight();
-        let rows = effort.rows;
         Ok(vec![
-            self.timing(READ_ONLY.to_owned(), bytes, effort, |i| {
-                self.read_only(all[i % BUFFERS].bytes(), &mut sink)
-            })?,
-            self.timing(
-                "copy (bytes read; as many are written)".to_owned(),
-                bytes,
-                effort,
-                |i| {
-                    let from = all[i % BUFFERS].bytes();
-                    self.stream.memcpy_dtod(from, &mut copy).map_err(failed)
-                },
-            )?,
-            self.timing(format!("entropy, {rows} rows"), bytes, effort, |i| {
+            self.timing(entropy_name(effort.rows), bytes, effort, |i| {
                 readout.launch_summaries(self, &all[i % BUFFERS].view(self))
             })?,
-            self.timing("entropy, 1 row".to_owned(), row, effort, |i| {
+            self.timing(entropy_name(1), row, effort, |i| {
                 readout.launch_summaries(self, &one[i % BUFFERS].view(self))
             })?,
             self.timing("pick, 1 row".to_owned(), row, effort, |i| {
@@ -128,7 +159,8 @@ impl Gpu {
         let dtype = WeightType::Bf16;
         let bytes = n * k * dtype.bytes_per_weight();
         let matrix = Matrix::new(SharedBytes::from_vec(arbitrary(bytes)), dtype, n, k)?;
-        let weights: Vec<GpuMatrix> = (0..BUFFERS)
+        let copies = (WORKING_SET / 1024 * effort.rows).div_ceil(bytes);
+        let weights: Vec<GpuMatrix> = (0..copies)
             .map(|_| GpuMatrix::upload(self, &matrix))
             .collect::<Result<_>>()?;
         let most = ROWS[ROWS.len() - 1];
@@ -137,7 +169,7 @@ impl Gpu {
         let timing = |rows: usize| {
             let name = format!("product {k} to {n}, rows {rows}");
             self.timing(name, bytes, effort, |i| {
-                self.product(&x, &weights[i % BUFFERS], Finish::default(), &mut out, rows)
+                self.product(&x, &weights[i % copies], Finish::default(), &mut out, rows)
             })
         };
         ROWS.into_iter().map(timing).collect()

@@ -24,7 +24,7 @@ pub(crate) use graph::Graphs;
 pub use logits::{GpuLogits, GpuSummaries, LogitRows};
 pub(crate) use logits::{GpuReadout, check_vocabulary};
 pub(crate) use matrix::GpuMatrix;
-pub use measure::{Effort, READ_ONLY, Timing};
+pub use measure::{Effort, READ_ONLY, Timing, entropy_name};
 pub(crate) use norm::GpuNorm;
 pub(crate) use product::Finish;
 pub(crate) use rope::{Places, Projected};
