@@ -88,7 +88,7 @@ pub(crate) async fn run(args: DemoArgs) -> Result<bool> {
     let told = demo.tell(&model, &args).await?;
     let report = demo.compare(told).await?;
     if args.json {
-        println!("{}", serde_json::to_string(&report)?);
+        say_line!("{}", serde_json::to_string(&report)?);
     } else {
         print_report(&report);
     }
@@ -145,7 +145,7 @@ impl Demo {
         };
         let generated = self.client.generate(request, &mut watch).await?;
         if !json {
-            println!("\n");
+            say_line!("\n");
         }
         Ok(generated)
     }
@@ -205,25 +205,25 @@ fn print_report(report: &Report) {
     let Report { summary, .. } = report;
     let colour = terminal::has_colour();
     if colour {
-        println!(
+        say_line!(
             "{} {} of the whole model after a draft, the rest without one",
             terminal::paint("drafted and accepted,", Origin::Draft, colour),
             terminal::paint("correction", Origin::Correction, colour),
         );
     }
-    println!("policy       {}", summary.policy);
-    println!(
+    say_line!("policy       {}", summary.policy);
+    say_line!(
         "plain        {:.0} tokens/s",
         report.plain_tokens_per_second
     );
     if summary.policy != "off" {
-        println!("speculated   {:.0} tokens/s", summary.tokens_per_second);
+        say_line!("speculated   {:.0} tokens/s", summary.tokens_per_second);
         if let Some(speedup) = report.speedup {
-            println!("speed-up     {speedup:.2}");
+            say_line!("speed-up     {speedup:.2}");
         }
         match summary.lack_of_drafts() {
-            Some(reasons) => println!("accepted     nothing, for lack of drafts: {reasons}"),
-            None => println!(
+            Some(reasons) => say_line!("accepted     nothing, for lack of drafts: {reasons}"),
+            None => say_line!(
                 "accepted     {:.0} % of drafted tokens, {:.2} tokens per verified draft",
                 100.0 * summary.draft_acceptance_rate,
                 summary.mean_acceptance_length
@@ -234,5 +234,5 @@ fn print_report(report: &Report) {
         true => "yes",
         false => "NO",
     };
-    println!("identical    {verdict}");
+    say_line!("identical    {verdict}");
 }

@@ -89,7 +89,7 @@ pub(crate) async fn run(args: GenerateArgs) -> Result<bool> {
         .await?;
     let summary = Summary::from(generated);
     if args.json {
-        println!("{}", serde_json::to_string(&summary)?);
+        say_line!("{}", serde_json::to_string(&summary)?);
         return Ok(true);
     }
     terminal::say("\n");

@@ -1,5 +1,11 @@
 //! `dssd`: the one command a person types.
 
+// Printing panics where whoever read it has left: `say_line!` does not.
+#![warn(clippy::print_stdout)]
+
+#[macro_use]
+mod terminal;
+
 mod bench;
 mod chart;
 mod check;
@@ -12,7 +18,6 @@ mod oracle;
 mod pair;
 mod request;
 mod summary;
-mod terminal;
 
 use clap::{Parser, Subcommand};
 use dssd::client;

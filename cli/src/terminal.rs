@@ -36,6 +36,13 @@ pub(crate) fn has_colour() -> bool {
     wanted && able && std::io::stdout().is_terminal()
 }
 
+/// [`say`] of a formatted line.
+macro_rules! say_line {
+    ($($text:tt)*) => {
+        $crate::terminal::say(&format!("{}\n", format_args!($($text)*)))
+    };
+}
+
 /// Writes to stdout at once. Where whoever read it has left, as `head` does, there is nobody to tell anything:
 /// the process ends.
 pub(crate) fn say(text: &str) {

@@ -235,3 +235,21 @@ fn every_command_has_help_with_an_example() {
         assert!(text.contains("Example: dssd"), "{command}: {text}");
     }
 }
+
+#[test]
+fn a_reader_that_has_left_ends_a_command_quietly() {
+    let model = concat!(env!("CARGO_MANIFEST_DIR"), "/../models/demo");
+    for arguments in [
+        &["heads", "inspect", model][..],
+        &["heads", "inspect", model, "--json"],
+        &["demo", "--plain", "--max-new-tokens", "2"],
+    ] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_dssd"));
+        let output = command.args(arguments).stdout(writer).output().unwrap();
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {told}");
+        assert!(!told.contains("panicked"), "{arguments:?}: {told}");
+    }
+}

@@ -48,8 +48,8 @@ struct Output {
 impl Output {
     fn print<R: Serialize + std::fmt::Display>(&self, report: &R) -> anyhow::Result<()> {
         match self.json {
-            true => println!("{}", serde_json::to_string(report)?),
-            false => print!("{report}"),
+            true => say_line!("{}", serde_json::to_string(report)?),
+            false => crate::terminal::say(&report.to_string()),
         }
         Ok(())
     }

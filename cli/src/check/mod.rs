@@ -110,7 +110,7 @@ pub(crate) async fn run(args: CheckArgs) -> Result<bool> {
     let mut report = check.run().await?;
     report.judge(args.quick, args.faults);
     if args.json {
-        println!("{}", serde_json::to_string(&report)?);
+        say_line!("{}", serde_json::to_string(&report)?);
     } else {
         report.print();
     }

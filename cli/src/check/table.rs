@@ -8,12 +8,19 @@ impl Report {
         let left_out = self.left_out.iter().map(|left_out| left_out.name.len());
         let names = self.settings.iter().map(|row| row.name.len());
         let width = names.chain(left_out).max().unwrap_or_default();
-        println!(
+        say_line!(
             "{:width$} {:>9} {:>9} {:>9} {:>9} {:>7} {:>7} {:>7}",
-            "setting", "tokens", "accepted", "rejected", "plain", "stale", "losses", "ahead"
+            "setting",
+            "tokens",
+            "accepted",
+            "rejected",
+            "plain",
+            "stale",
+            "losses",
+            "ahead"
         );
         for row in &self.settings {
-            println!(
+            say_line!(
                 "{:width$} {:>9} {:>9} {:>9} {:>9} {:>7} {:>7} {:>7}",
                 row.name,
                 row.tokens,
@@ -26,14 +33,16 @@ impl Report {
             );
         }
         for left_out in &self.left_out {
-            println!("{:width$} left out: {}", left_out.name, left_out.reason);
+            say_line!("{:width$} left out: {}", left_out.name, left_out.reason);
         }
-        println!(
+        say_line!(
             "\n{} prompts, {} tokens compared, {} differ",
-            self.prompts, self.tokens_compared, self.differing_tokens
+            self.prompts,
+            self.tokens_compared,
+            self.differing_tokens
         );
         if let Some(first) = &self.first_divergence {
-            println!(
+            say_line!(
                 "first divergence: `{}`, prompt {:?}, {:?} {}: plain {:?}, speculated {:?}, margin {:?} nats",
                 first.setting,
                 first.prompt,
@@ -45,13 +54,13 @@ impl Report {
             );
         }
         for note in &self.notes {
-            println!("note: {note}");
+            say_line!("note: {note}");
         }
         for failure in &self.failures {
-            println!("FAILED: {failure}");
+            say_line!("FAILED: {failure}");
         }
         if self.failures.is_empty() {
-            println!("passed");
+            say_line!("passed");
         }
     }
 }

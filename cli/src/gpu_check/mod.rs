@@ -18,6 +18,7 @@ use crate::{
     },
     check,
     pair::Model,
+    terminal,
 };
 use anyhow::{Result, bail};
 use bars::bars;
@@ -114,8 +115,8 @@ pub(crate) async fn run(args: Args) -> Result<bool> {
     }
     drop(stages);
     match args.json {
-        true => println!("{}", serde_json::to_string(&report)?),
-        false => print!("{report}"),
+        true => say_line!("{}", serde_json::to_string(&report)?),
+        false => terminal::say(&report.to_string()),
     }
     Ok(report.passed())
 }

@@ -152,7 +152,7 @@ pub(super) fn run(mut args: CalibrateArgs) -> Result<bool> {
     heads.calibration = Some(calibration.clone());
     heads.save_calibration(&args.heads)?;
     if args.json {
-        println!("{}", serde_json::to_string(&calibration)?);
+        say_line!("{}", serde_json::to_string(&calibration)?);
     } else {
         print(&calibration, samples.len());
     }
@@ -209,11 +209,12 @@ fn windows(
 }
 
 fn print(calibration: &Calibration, positions: usize) {
-    println!(
+    say_line!(
         "{positions} positions; {} rule; {}",
-        calibration.rule, calibration.source
+        calibration.rule,
+        calibration.source
     );
-    println!("layer  target  entropy up to   leaves here   agreement on other documents");
+    say_line!("layer  target  entropy up to   leaves here   agreement on other documents");
     for head in &calibration.heads {
         for threshold in &head.thresholds {
             let nats = threshold
@@ -228,9 +229,10 @@ fn print(calibration: &Calibration, positions: usize) {
                     realised.high
                 )
             });
-            println!(
+            say_line!(
                 "{:>5}  {:>6.2}  {nats:>13} {realised}",
-                head.layer, threshold.epsilon
+                head.layer,
+                threshold.epsilon
             );
         }
     }

@@ -73,7 +73,7 @@ pub(super) fn run(args: InspectArgs) -> Result<bool> {
             }),
     };
     if args.json {
-        println!("{}", serde_json::to_string(&inspection)?);
+        say_line!("{}", serde_json::to_string(&inspection)?);
     } else {
         print(&inspection);
     }
@@ -98,21 +98,25 @@ fn line(head: &ExitHead) -> HeadLine {
 }
 
 fn print(inspection: &Inspection) {
-    println!("checkpoint  {}", inspection.checkpoint_fingerprint);
+    say_line!("checkpoint  {}", inspection.checkpoint_fingerprint);
     for head in &inspection.heads {
         let agreement = head
             .agreement
             .map_or("not measured".into(), |share| format!("{share:.3}"));
-        println!(
+        say_line!(
             "layer {:>3}   {:<8} {:>12} parameters   agreement {agreement}",
-            head.layer, head.kind, head.parameters
+            head.layer,
+            head.kind,
+            head.parameters
         );
     }
     match &inspection.calibration {
-        Some(calibration) => println!(
+        Some(calibration) => say_line!(
             "calibrated  by the {} rule on {}, for {:?}",
-            calibration.rule, calibration.source, calibration.epsilons
+            calibration.rule,
+            calibration.source,
+            calibration.epsilons
         ),
-        None => println!("not calibrated: run `dssd heads calibrate`"),
+        None => say_line!("not calibrated: run `dssd heads calibrate`"),
     }
 }

@@ -60,12 +60,12 @@ pub(super) fn run(args: SplitArgs) -> Result<bool> {
     }
     let fingerprint = checkpoint.fingerprint()?;
     if args.json {
-        println!(
+        say_line!(
             "{}",
             json!({"layers": layers, "layers_of_model": total, "exits": exits, "checkpoint_fingerprint": fingerprint})
         );
     } else {
-        println!(
+        say_line!(
             "{} holds {layers} of {total} layers, for exits after {exits:?}",
             args.out.display()
         );

@@ -154,7 +154,7 @@ pub(super) fn run(args: TrainArgs) -> Result<bool> {
     })?;
     bar.finish_and_clear();
     if args.json {
-        println!("{}", report(&outcome));
+        say_line!("{}", report(&outcome));
     } else {
         print(&outcome, &args.out);
     }
@@ -286,12 +286,16 @@ fn report(outcome: &Outcome) -> serde_json::Value {
 
 fn print(outcome: &Outcome, out: &Path) {
     for (before, after) in outcome.first.iter().zip(&outcome.last) {
-        println!(
+        say_line!(
             "layer {:>3}   agreement {:.3} -> {:.3}   KL {:.3} -> {:.3} nats",
-            after.layer, before.agreement, after.agreement, before.kl, after.kl
+            after.layer,
+            before.agreement,
+            after.agreement,
+            before.kl,
+            after.kl
         );
     }
-    println!(
+    say_line!(
         "{} tokens in {:.0} seconds; the heads are in {}",
         outcome.tokens,
         outcome.seconds,

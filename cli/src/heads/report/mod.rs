@@ -161,8 +161,8 @@ pub(super) async fn run(args: ReportArgs) -> Result<bool> {
     let report = lab.report(folders, measured, args.quick, begun)?;
     write(&args.out, &report)?;
     match args.json {
-        true => println!("{}", serde_json::to_string(&report)?),
-        false => print!("{report}\nwritten to {}\n", args.out.display()),
+        true => say_line!("{}", serde_json::to_string(&report)?),
+        false => say_line!("{report}\nwritten to {}", args.out.display()),
     }
     Ok(true)
 }
