@@ -19,6 +19,7 @@ mod norm;
 mod product;
 mod rope;
 mod source;
+mod training;
 
 pub(crate) use attention::Attention;
 pub(crate) use graph::Graphs;
@@ -29,6 +30,7 @@ pub use measure::{Effort, READ_ONLY, Timing};
 pub(crate) use norm::GpuNorm;
 pub(crate) use rope::{Places, Projected};
 pub(crate) use source::define;
+pub use training::{AdamWStep, GpuParameter, GpuRows, Product, Write};
 
 use crate::{Error, Result};
 use cudarc::{
@@ -59,7 +61,7 @@ pub(crate) type Floats = CudaSlice<f32>;
 pub(crate) type Address = sys::CUdeviceptr;
 
 /// Every kernel that is launched.
-const KERNELS: [&str; 26] = [
+const KERNELS: [&str; 36] = [
     "read_only",
     "product_f32_1",
     "product_f32_2",
@@ -86,6 +88,16 @@ const KERNELS: [&str; 26] = [
     "pick_parts_f16",
     "pick_parts_bf16",
     "pick_rows",
+    "tiled_product_nt",
+    "tiled_product_nn",
+    "tiled_product_tn",
+    "scale_rows",
+    "sum_columns",
+    "silu",
+    "silu_back",
+    "cross_entropy",
+    "sum_squares",
+    "adamw",
 ];
 
 /// One GPU, with the kernels on it and one stream.
