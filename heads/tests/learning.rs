@@ -170,7 +170,7 @@ fn a_killed_training_goes_on_on_either_device() {
         let unbroken = material(&dir, MODELS[0], "unbroken", &gpu);
         let settings = TrainSettings {
             measure_seconds: 0.0,
-            ..settings(&unbroken, kind, Start::Model, 4)
+            ..settings(&unbroken, kind, Start::Model, 3)
         };
         let (again, elsewhere) = (dir.path().join("again"), dir.path().join("elsewhere"));
         let mut measured = 0;
