@@ -14,7 +14,12 @@ use dssd_heads::{
 };
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
-use std::{fmt::Write as _, fs, path::Path, sync::Arc};
+use std::{
+    fmt::Write as _,
+    fs,
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 use tempfile::TempDir;
 
 #[path = "../../common/tests/cuda/stand_in.rs"]
@@ -24,9 +29,12 @@ mod stand_in;
 const MODELS: [&str; 2] = ["neox-pythia", "llama-gqa"];
 const ADAPTER: Kind = Kind::Adapter { rank: 9 };
 
-fn gpu() -> Option<Machine> {
+/// The GPU, for one test at a time: they look at its memory.
+fn gpu() -> Option<(Machine, MutexGuard<'static, ()>)> {
+    static TAKEN: Mutex<()> = Mutex::new(());
+    let taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
     let gpu = stand_in::gpu()?;
-    Some(Machine::new(Device::Cuda(Arc::clone(gpu)), 2))
+    Some((Machine::new(Device::Cuda(Arc::clone(gpu)), 2), taken))
 }
 
 /// Text of a tiny language: runs of counting, so that there is something to learn.
@@ -113,7 +121,7 @@ fn assert_like(here: &[Quality], there: &[Quality], what: &str) {
 
 #[test]
 fn heads_learn_on_a_gpu_what_they_learn_on_the_cpu() {
-    let Some(gpu) = gpu() else { return };
+    let Some((gpu, _taken)) = gpu() else { return };
     let ways = [
         (MODELS[0], Kind::Linear, Start::Model),
         (MODELS[0], ADAPTER, Start::Model),
@@ -164,7 +172,7 @@ fn copy(from: &Path, to: &Path) {
 
 #[test]
 fn a_killed_training_goes_on_on_either_device() {
-    let Some(gpu) = gpu() else { return };
+    let Some((gpu, _taken)) = gpu() else { return };
     for kind in [Kind::Linear, ADAPTER] {
         let dir = TempDir::new().unwrap();
         let unbroken = material(&dir, MODELS[0], "unbroken", &gpu);
@@ -195,8 +203,42 @@ fn a_killed_training_goes_on_on_either_device() {
 }
 
 #[test]
+fn a_training_takes_no_more_of_a_gpu_than_it_says() {
+    let Some((gpu, _taken)) = gpu() else { return };
+    let Device::Cuda(device) = &gpu.device else {
+        panic!("no GPU")
+    };
+    for kind in [Kind::Linear, ADAPTER] {
+        let dir = TempDir::new().unwrap();
+        let material = material(&dir, MODELS[1], "heads", &gpu);
+        let settings = settings(&material, kind, Start::Model, 1);
+        let before = device.free_bytes().unwrap();
+        let (mut said, mut taken) = (None, 0);
+        train(&material, &settings, false, &mut |event| {
+            if let Event::Sized(size) = event {
+                said = Some(size);
+            }
+            taken = taken.max(before - device.free_bytes().unwrap());
+        })
+        .unwrap();
+        let said = said.unwrap();
+        // Value, gradient and two moments of all that moves.
+        let least = 4 * 4 * said.parameters as u64;
+        assert!(
+            (least..=said.gpu_bytes as u64).contains(&taken),
+            "{taken} {said:?}"
+        );
+        assert_eq!(
+            device.free_bytes().unwrap(),
+            before,
+            "all of it is free again"
+        );
+    }
+}
+
+#[test]
 fn a_gpu_without_room_is_told_before_anything_is_loaded() {
-    let Some(gpu) = gpu() else { return };
+    let Some((gpu, _taken)) = gpu() else { return };
     let dir = TempDir::new().unwrap();
     let material = material(&dir, MODELS[0], "heads", &gpu);
     // Of 4 GiB, an adapter's two matrices of half a GiB each take five times that.

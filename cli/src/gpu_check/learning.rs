@@ -8,7 +8,7 @@ use super::{
 use anyhow::{Result, ensure};
 use dssd_common::{
     entropy::Summary,
-    kernels::{Activation, AdamWStep, Gpu, GpuProduct as Product, GpuRows, Kernels, Write},
+    kernels::{Activation, AdamWStep, Gpu, GpuProduct as Product, GpuRows, Kernels, Store},
     math::exp,
 };
 
@@ -88,12 +88,12 @@ fn check_product(gpu: &Gpu, product: Product, shape: [usize; 3]) -> Result<usize
     expected.extend(&before[rows * columns..]);
     let (a, b) = (gpu.rows(&a, a_shape[1])?, gpu.rows(&b, b_shape[1])?);
     let mut out = gpu.rows(&before, columns)?;
-    gpu.multiply(product, (&a, &b), a_shape[0], &mut out, Write::Over)?;
+    gpu.multiply(product, (&a, &b), a_shape[0], &mut out, Store::Over)?;
     let over = gpu.values(&out)?;
     let same = bits(&over) == bits(&expected);
     ensure!(same, "product {product:?} of {shape:?}: other bits");
     gpu.replace(&mut out, &before)?;
-    gpu.multiply(product, (&a, &b), a_shape[0], &mut out, Write::Onto)?;
+    gpu.multiply(product, (&a, &b), a_shape[0], &mut out, Store::Onto)?;
     let (used, _) = expected.split_at_mut(rows * columns);
     for (sum, before) in used.iter_mut().zip(&before) {
         *sum += before;

@@ -38,7 +38,7 @@ pub use activation::Activation;
 pub use attention::{AttentionRow, AttentionShape};
 pub use cuda::{
     AdamWStep, Effort, Gpu, GpuLogits, GpuParameter, GpuRows, GpuSummaries, LogitRows,
-    Product as GpuProduct, READ_ONLY, Timing, Write,
+    Product as GpuProduct, READ_ONLY, Store, Timing,
 };
 pub use isa::Isa;
 pub use matrix::{Matrix, WeightType};

@@ -30,7 +30,7 @@ pub use measure::{Effort, READ_ONLY, Timing};
 pub(crate) use norm::GpuNorm;
 pub(crate) use rope::{Places, Projected};
 pub(crate) use source::define;
-pub use training::{AdamWStep, GpuParameter, GpuRows, Product, Write};
+pub use training::{AdamWStep, GpuParameter, GpuRows, Product, Store};
 
 use crate::{Error, Result};
 use cudarc::{

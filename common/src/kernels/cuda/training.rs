@@ -54,7 +54,7 @@ impl Product {
 
 /// What becomes of the numbers that were there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Write {
+pub enum Store {
     /// They are replaced.
     Over,
     /// They are added to.
@@ -173,7 +173,7 @@ impl Gpu {
         (a, b): (&GpuRows, &GpuRows),
         rows: usize,
         out: &mut GpuRows,
-        write: Write,
+        store: Store,
     ) -> Result<()> {
         let [height, inner, b_rows] = match product {
             Product::Nt => [rows, a.columns, out.columns],
@@ -193,7 +193,7 @@ impl Gpu {
         let blocks = (out.columns.div_ceil(TILE), height.div_ceil(TILE));
         let [a, b, target] = [a, b, &*out].map(|rows| self.address(&rows.floats));
         let [height, width, inner] = [height, out.columns, inner].map(|size| size as u32);
-        let adds = u32::from(write == Write::Onto);
+        let adds = u32::from(store == Store::Onto);
         let mut launch = self.launch(self.kernel(product.kernel())?);
         launch.arg(&a).arg(&b).arg(&target);
         launch.arg(&height).arg(&width).arg(&inner).arg(&adds);

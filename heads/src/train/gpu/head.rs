@@ -6,7 +6,7 @@ use crate::{
     train::head::{Map, Start, TrainableHead},
 };
 use candle_core::Tensor;
-use dssd_common::kernels::{Gpu, GpuParameter, GpuProduct as Product, GpuRows, Write};
+use dssd_common::kernels::{Gpu, GpuParameter, GpuProduct as Product, GpuRows, Store};
 use std::sync::Arc;
 
 /// The parameters of one head.
@@ -123,13 +123,13 @@ impl GpuHead {
         match &mut self.map {
             GpuMap::Linear(weight) => {
                 let factors = (&*normed, &weight.value);
-                gpu.multiply(Product::Nt, factors, *count, logits, Write::Over)?;
+                gpu.multiply(Product::Nt, factors, *count, logits, Store::Over)?;
             }
             GpuMap::Adapter(adapter) => {
                 gpu.scale(normalised, gain_and_bias, *count, &mut adapter.mapped)?;
                 adapter.map(gpu, normed, *count)?;
                 let factors = (&adapter.mapped, &*adapter.unembedding);
-                gpu.multiply(Product::Nt, factors, *count, logits, Write::Over)?;
+                gpu.multiply(Product::Nt, factors, *count, logits, Store::Over)?;
             }
         }
         Ok(())
@@ -154,16 +154,16 @@ impl GpuHead {
                     factors,
                     *count,
                     &mut weight.gradient,
-                    Write::Onto,
+                    Store::Onto,
                 )?;
                 if moves {
                     let factors = (&*logits, &weight.value);
-                    gpu.multiply(Product::Nn, factors, *count, gradient, Write::Over)?;
+                    gpu.multiply(Product::Nn, factors, *count, gradient, Store::Over)?;
                 }
             }
             GpuMap::Adapter(adapter) => {
                 let factors = (&*logits, &*adapter.unembedding);
-                gpu.multiply(Product::Nn, factors, *count, gradient, Write::Over)?;
+                gpu.multiply(Product::Nn, factors, *count, gradient, Store::Over)?;
                 adapter.gather(gpu, normed, gradient, *count)?;
             }
         }
@@ -235,10 +235,10 @@ impl Adapter {
     /// Adds the map of `normed` to `mapped`.
     fn map(&mut self, gpu: &Gpu, normed: &GpuRows, count: usize) -> Result<()> {
         let factors = (normed, &self.down.value);
-        gpu.multiply(Product::Nt, factors, count, &mut self.inner, Write::Over)?;
+        gpu.multiply(Product::Nt, factors, count, &mut self.inner, Store::Over)?;
         gpu.silu(&self.inner, count, &mut self.active)?;
         let factors = (&self.active, &self.up.value);
-        gpu.multiply(Product::Nt, factors, count, &mut self.mapped, Write::Onto)?;
+        gpu.multiply(Product::Nt, factors, count, &mut self.mapped, Store::Onto)?;
         Ok(())
     }
 
@@ -252,14 +252,14 @@ impl Adapter {
     ) -> Result<()> {
         let Self { down, up, .. } = self;
         let factors = (&*gradient, &self.active);
-        gpu.multiply(Product::Tn, factors, count, &mut up.gradient, Write::Onto)?;
+        gpu.multiply(Product::Tn, factors, count, &mut up.gradient, Store::Onto)?;
         let factors = (&*gradient, &up.value);
-        gpu.multiply(Product::Nn, factors, count, &mut self.gradient, Write::Over)?;
+        gpu.multiply(Product::Nn, factors, count, &mut self.gradient, Store::Over)?;
         gpu.silu_back(&self.inner, count, &mut self.gradient)?;
         let factors = (&self.gradient, normed);
-        gpu.multiply(Product::Tn, factors, count, &mut down.gradient, Write::Onto)?;
+        gpu.multiply(Product::Tn, factors, count, &mut down.gradient, Store::Onto)?;
         let factors = (&self.gradient, &down.value);
-        gpu.multiply(Product::Nn, factors, count, gradient, Write::Onto)?;
+        gpu.multiply(Product::Nn, factors, count, gradient, Store::Onto)?;
         Ok(())
     }
 }
