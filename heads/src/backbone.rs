@@ -10,10 +10,10 @@ use dssd_common::{
 };
 use std::sync::Arc;
 
-/// Where the frozen model runs, and what it runs on there.
+/// Where the frozen model runs and heads learn.
 #[derive(Clone)]
 pub struct Machine {
-    /// For the passes of the model. What heads learn is computed on the CPU.
+    /// For the passes of the model, and for what heads learn.
     pub device: Device,
     /// The CPU's.
     pub kernels: Arc<Kernels>,

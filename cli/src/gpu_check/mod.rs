@@ -3,6 +3,7 @@
 mod bars;
 mod decoders;
 mod kernels;
+mod learning;
 mod numbers;
 mod picks;
 mod report;
@@ -33,9 +34,9 @@ use std::{path::PathBuf, sync::Arc};
 
 /// Check an NVIDIA GPU: every kernel against the CPU, the pair with and without drafts, and how long both take
 ///
-/// Products, norms, activations, attention and whole passes must have the CPU's bits; the entropy kernel
-/// must be within tolerance of its definition, and the pick must be the CPU's sampler's. Then both services
-/// run on the GPU, and no token may differ between drafted and plain answers. Then kernels and plain decoding
+/// Products, norms, activations, attention and whole passes must have the CPU's bits; the entropy kernel and
+/// what heads learn by must be within tolerance of their definitions, and the pick must be the CPU's sampler's. Then both
+/// services run on the GPU, and no token may differ between drafted and plain answers. Then kernels and plain decoding
 /// are timed, and compared with bars; a missed bar is told, and is no failure. Exits with 1 on a difference,
 /// and with 2 where there is no GPU to check.
 ///
@@ -126,6 +127,7 @@ fn check_kernels(device: &Device, gpu: &Gpu, report: &mut Report) {
     report.take("products", kernels::products(gpu, &cpu));
     report.take("norms", kernels::norms(gpu, &cpu));
     report.take("activations", kernels::activations(gpu, &cpu));
+    report.take("learning", learning::learning(gpu, &cpu));
     report.take("summaries", summaries::summaries(gpu));
     report.take("picks", picks::picks(gpu));
     report.take("passes", decoders::decoders(device));

@@ -93,7 +93,7 @@ pub(crate) struct TrainArgs {
     /// Seed of the order of the text, of random starts and of --self
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
-    /// Where the model runs: cpu, cuda or cuda:N; heads learn on the CPU
+    /// Where the model runs and the heads learn: cpu, cuda or cuda:N
     #[arg(long, default_value_t = DeviceName::Cpu)]
     device: DeviceName,
     /// Threads; default: as many as the machine runs at once
@@ -243,16 +243,22 @@ fn self_text(
 
 fn show(bar: &ProgressBar, settings: &TrainSettings, event: Event<'_>) {
     match event {
-        Event::Sized(size) => bar.suspend(|| {
-            eprintln!(
-                "{} heads after layers {:?}, {:.1} million parameters; at most {} MB of memory \
-                 beside the model",
-                settings.layers.len(),
-                settings.layers,
-                size.parameters as f64 / 1e6,
-                size.peak_bytes.div_ceil(1 << 20),
-            );
-        }),
+        Event::Sized(size) => {
+            let on_gpu = match size.gpu_bytes {
+                0 => String::new(),
+                bytes => format!("; {} MB on the GPU, with it", bytes.div_ceil(1 << 20)),
+            };
+            bar.suspend(|| {
+                eprintln!(
+                    "{} heads after layers {:?}, {:.1} million parameters; at most {} MB of memory \
+                     beside the model{on_gpu}",
+                    settings.layers.len(),
+                    settings.layers,
+                    size.parameters as f64 / 1e6,
+                    size.peak_bytes.div_ceil(1 << 20),
+                );
+            });
+        }
         Event::Began(quality) => tell(bar, "before training", quality),
         Event::Step { done, tokens, kl } => {
             bar.set_position((done * TICKS as f64) as u64);

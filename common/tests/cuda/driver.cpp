@@ -16,6 +16,7 @@
 #include "../../src/kernels/rope.cu"
 #include "../../src/kernels/attention.cu"
 #include "../../src/kernels/bandwidth.cu"
+#include "../../src/kernels/training.cu"
 
 #include <atomic>
 #include <map>
@@ -55,6 +56,9 @@ std::map<std::string, Kernel> kernels = {
     PARTS(summarize_parts), K(summarize_rows, 0), PARTS(pick_parts), K(pick_rows, 0),
     TILES(f32), TILES(f16), TILES(bf16),
     K(read_only, 0), K(norm_rows, NORM_THREADS), K(rotate_and_append, 0), K(attend, ATTENTION_THREADS),
+    K(tiled_product_nt, TRAINING_THREADS), K(tiled_product_nn, TRAINING_THREADS), K(tiled_product_tn, TRAINING_THREADS),
+    K(scale_rows, 0), K(sum_columns, TRAINING_THREADS), K(silu, 0), K(silu_back, 0),
+    K(cross_entropy, TRAINING_THREADS), K(sum_squares, TRAINING_THREADS), K(adamw, 0),
 };
 
 enum { SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NOT_FOUND = 500, LAUNCH_FAILED = 719, NOT_SUPPORTED = 801, WHILE_CAPTURING = 900 };
@@ -192,6 +196,13 @@ int cuMemFreeAsync(u64 address, void* stream) {
   allocated.erase(found);
   free((void*)address);
   return SUCCESS;
+}
+
+int cuMemsetD8Async(u64 to, unsigned char value, size_t bytes, void* stream) {
+  return run_or_record(stream, [=] {
+    memset((void*)to, value, bytes);
+    return SUCCESS;
+  });
 }
 
 int cuMemcpyHtoDAsync_v2(u64 to, const void* from, size_t bytes, void* stream) {

@@ -39,18 +39,27 @@ pub enum Start {
 /// The parameters of one head, f32.
 pub struct TrainableHead {
     layer: usize,
-    norm_weight: Tensor,
-    norm_bias: Option<Tensor>,
-    map: Map,
+    start: Start,
+    numbers: Numbers,
     /// Names and handles of what moves, in a fixed order.
     parameters: Vec<(&'static str, Var)>,
 }
 
-enum Map {
+/// What a head computes with.
+#[derive(Clone)]
+pub(super) struct Numbers {
+    pub(super) norm_weight: Tensor,
+    pub(super) norm_bias: Option<Tensor>,
+    pub(super) map: Map,
+}
+
+#[derive(Clone)]
+pub(super) enum Map {
     Linear(Tensor),
     Adapter {
         down: Tensor,
         up: Tensor,
+        /// The model's, which never moves.
         unembedding: Tensor,
     },
 }
@@ -95,54 +104,95 @@ impl TrainableHead {
         origin: &Origin,
         random: &mut ChaCha8Rng,
     ) -> Result<Self> {
-        let mut parameters = Vec::new();
-        let mut moving = |name, tensor: &Tensor| -> Result<Tensor> {
-            let var = Var::from_tensor(tensor)?;
-            let handle = var.as_tensor().clone();
-            parameters.push((name, var));
-            Ok(handle)
-        };
-        let (mut norm_weight, mut norm_bias) =
-            (origin.norm_weight.clone(), origin.norm_bias.clone());
-        if start == Start::Model {
-            norm_weight = moving("norm.weight", &norm_weight)?;
-            norm_bias = norm_bias
-                .map(|bias| moving("norm.bias", &bias))
-                .transpose()?;
-        }
         let unembedding = &origin.unembedding;
-        let (_, hidden) = unembedding.dims2()?;
+        let (vocabulary, hidden) = unembedding.dims2()?;
+        let device = unembedding.device();
         let map = match kind {
-            Kind::Linear if start == Start::Model => {
-                Map::Linear(moving("linear.weight", unembedding)?)
-            }
-            Kind::Linear => {
-                let weight = uniform(unembedding.dims2()?, hidden, unembedding.device(), random)?;
-                Map::Linear(moving("linear.weight", &weight)?)
-            }
-            Kind::Adapter { rank } => {
-                // With `up` at zero the head starts as the untrained exit.
-                let down = uniform((rank, hidden), hidden, unembedding.device(), random)?;
-                let up = Tensor::zeros((hidden, rank), DType::F32, unembedding.device())?;
-                Map::Adapter {
-                    down: moving("down.weight", &down)?,
-                    up: moving("up.weight", &up)?,
-                    unembedding: unembedding.clone(),
-                }
-            }
+            Kind::Linear if start == Start::Model => Map::Linear(unembedding.clone()),
+            Kind::Linear => Map::Linear(uniform((vocabulary, hidden), hidden, device, random)?),
+            // With `up` at zero the head starts as the untrained exit.
+            Kind::Adapter { rank } => Map::Adapter {
+                down: uniform((rank, hidden), hidden, device, random)?,
+                up: Tensor::zeros((hidden, rank), DType::F32, device)?,
+                unembedding: unembedding.clone(),
+            },
         };
+        let numbers = Numbers {
+            norm_weight: origin.norm_weight.clone(),
+            norm_bias: origin.norm_bias.clone(),
+            map,
+        };
+        Self::of(layer, start, numbers)
+    }
+
+    /// A head with its own copies of the numbers that move.
+    fn of(layer: usize, start: Start, mut numbers: Numbers) -> Result<Self> {
+        let mut parameters = Vec::new();
+        let mut moving = |name, tensor: &mut Tensor| -> Result<()> {
+            let var = Var::from_tensor(&tensor.detach())?;
+            *tensor = var.as_tensor().clone();
+            parameters.push((name, var));
+            Ok(())
+        };
+        if start == Start::Model {
+            moving("norm.weight", &mut numbers.norm_weight)?;
+            if let Some(bias) = &mut numbers.norm_bias {
+                moving("norm.bias", bias)?;
+            }
+        }
+        match &mut numbers.map {
+            Map::Linear(weight) => moving("linear.weight", weight)?,
+            Map::Adapter { down, up, .. } => {
+                moving("down.weight", down)?;
+                moving("up.weight", up)?;
+            }
+        }
         Ok(Self {
             layer,
-            norm_weight,
-            norm_bias,
-            map,
+            start,
+            numbers,
             parameters,
         })
+    }
+
+    /// Another head with the same numbers.
+    ///
+    /// # Errors
+    /// If they cannot be copied.
+    pub fn copy(&self) -> Result<Self> {
+        Self::of(self.layer, self.start, self.numbers.clone())
+    }
+
+    /// What it computes with.
+    pub(super) fn numbers(&self) -> &Numbers {
+        &self.numbers
+    }
+
+    /// Where it started.
+    pub(super) fn start(&self) -> Start {
+        self.start
     }
 
     /// Layers that run before the head.
     pub fn layer(&self) -> usize {
         self.layer
+    }
+
+    /// Ids that it has a logit for.
+    pub(super) fn vocabulary(&self) -> usize {
+        let unembedding = match &self.numbers.map {
+            Map::Linear(weight) => weight,
+            Map::Adapter { unembedding, .. } => unembedding,
+        };
+        unembedding.dims()[0]
+    }
+
+    /// Replaces the numbers that move, in the order of [`TrainableHead::parameters`].
+    pub(super) fn set<'a>(&self, values: impl IntoIterator<Item = &'a Tensor>) -> Result<()> {
+        for ((_, var), value) in self.parameters.iter().zip(values) {
+            var.set(value)?;
+        }
+        Ok(())
     }
 
     /// Names and handles of the parameters that move.
@@ -156,11 +206,11 @@ impl TrainableHead {
     /// # Errors
     /// If the shapes do not fit.
     pub fn logits(&self, normalised: &Tensor) -> Result<Tensor> {
-        let mut x = normalised.broadcast_mul(&self.norm_weight)?;
-        if let Some(bias) = &self.norm_bias {
+        let mut x = normalised.broadcast_mul(&self.numbers.norm_weight)?;
+        if let Some(bias) = &self.numbers.norm_bias {
             x = x.broadcast_add(bias)?;
         }
-        Ok(match &self.map {
+        Ok(match &self.numbers.map {
             Map::Linear(weight) => x.matmul(&weight.t()?)?,
             Map::Adapter {
                 down,
@@ -197,7 +247,7 @@ impl TrainableHead {
     /// If its numbers cannot be read back.
     pub fn to_exit_head(&self, dtype: WeightType, agreement: Option<f64>) -> Result<ExitHead> {
         let vector = |tensor: &Tensor| stored(tensor, WeightType::F32);
-        let kind = match &self.map {
+        let kind = match &self.numbers.map {
             Map::Linear(weight) => HeadKind::Linear {
                 weight: stored(weight, dtype)?,
                 bias: None,
@@ -210,8 +260,8 @@ impl TrainableHead {
         Ok(ExitHead {
             layer: self.layer,
             agreement,
-            norm_weight: vector(&self.norm_weight)?,
-            norm_bias: self.norm_bias.as_ref().map(vector).transpose()?,
+            norm_weight: vector(&self.numbers.norm_weight)?,
+            norm_bias: self.numbers.norm_bias.as_ref().map(vector).transpose()?,
             kind,
         })
     }

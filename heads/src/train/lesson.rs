@@ -4,12 +4,11 @@
 //! whole vocabulary. Memory is bounded by taking few rows at a time, not slices of the
 //! vocabulary: that needs no second product, and a row's sums stay whole.
 
-use super::{head::TrainableHead, quality::Tally};
+use super::quality::Tally;
 use crate::{
     Result,
     backbone::{Backbone, Pass, Teacher},
 };
-use candle_core::{Device, Tensor};
 use dssd_common::{checkpoint::NormKind, entropy::Summary, kernels::Kernels};
 use std::{ops::Range, sync::Arc};
 
@@ -22,29 +21,20 @@ const MOST_ROWS: usize = 1024;
 pub(super) struct Lesson<'a> {
     kernels: Arc<Kernels>,
     vocabulary: usize,
-    teacher: &'a Teacher,
+    /// What the whole model says of the rows.
+    pub(super) teacher: &'a Teacher,
     /// For each exit, its rows normalised without gain and bias, `[rows, hidden]`.
-    normalised: Vec<Tensor>,
-}
-
-/// A head's logits on a lesson's rows, and the gradient of its summed loss with respect to them.
-pub(super) struct Answer {
-    pub(super) logits: Tensor,
-    pub(super) gradient: Tensor,
+    pub(super) normalised: Vec<Vec<f32>>,
 }
 
 impl<'a> Lesson<'a> {
-    /// Rows that fit in memory at once, for a vocabulary.
+    /// Rows that the CPU takes at once, for a vocabulary.
     pub(super) fn rows_at_once(vocabulary: usize) -> usize {
         (LOGITS_BYTES / (4 * vocabulary)).clamp(16, MOST_ROWS)
     }
 
-    /// Cuts the rows of a pass into lessons.
-    pub(super) fn parts(
-        backbone: &mut Backbone,
-        rows: usize,
-    ) -> impl Iterator<Item = Range<usize>> + use<> {
-        let most = Self::rows_at_once(backbone.decoder().vocabulary());
+    /// Cuts the rows of a pass into lessons of at most so many.
+    pub(super) fn parts(rows: usize, most: usize) -> impl Iterator<Item = Range<usize>> {
         (0..rows)
             .step_by(most)
             .map(move |first| first..rows.min(first + most))
@@ -71,40 +61,19 @@ impl<'a> Lesson<'a> {
                 }
                 NormKind::RmsNorm => kernels.rms_norm(states, &ones, eps, &mut out),
             }
-            Ok(Tensor::from_vec(
-                out,
-                (rows.len(), config.hidden),
-                &Device::Cpu,
-            )?)
+            out
         };
         Ok(Self {
-            normalised: pass.exits.iter().map(normalise).collect::<Result<_>>()?,
+            normalised: pass.exits.iter().map(normalise).collect(),
             vocabulary: backbone.decoder().vocabulary(),
             kernels,
             teacher,
         })
     }
 
-    /// The head's answer, counted into `tally`.
-    pub(super) fn answer(
-        &self,
-        exit: usize,
-        head: &TrainableHead,
-        tally: &mut Tally,
-    ) -> Result<Answer> {
-        let logits = head.logits(&self.normalised[exit])?;
-        let gradient = self.judge(logits.flatten_all()?.to_vec1()?, tally);
-        let shape = logits.dims2()?;
-        Ok(Answer {
-            gradient: Tensor::from_vec(gradient, shape, logits.device())?,
-            logits,
-        })
-    }
-
-    /// The head's logits, `[rows, vocabulary]`.
-    pub(super) fn logits(&self, exit: usize, head: &TrainableHead) -> Result<Vec<f32>> {
-        let logits = head.logits(&self.normalised[exit])?;
-        Ok(logits.flatten_all()?.to_vec1()?)
+    /// How many rows it has.
+    pub(super) fn rows(&self) -> usize {
+        self.teacher.summaries.len()
     }
 
     /// Tallies logits `[rows, vocabulary]`, and returns the gradient of Σ KL over the rows.
@@ -120,15 +89,7 @@ impl<'a> Lesson<'a> {
             &log_sum_exp,
             &mut cross_entropy,
         );
-        for ((head, teacher), cross) in summaries
-            .iter()
-            .zip(&self.teacher.summaries)
-            .zip(cross_entropy)
-        {
-            tally.tokens += 1;
-            tally.agreed += usize::from(head.valid && head.argmax == teacher.argmax);
-            tally.kl += f64::from(cross) - f64::from(teacher.entropy);
-        }
+        tally.count(&summaries, &self.teacher.summaries, &cross_entropy);
         values
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::Result;
 use candle_core::{Tensor, Var};
+use dssd_common::kernels::AdamWStep;
 
 const BETA1: f64 = 0.9;
 const BETA2: f64 = 0.999;
@@ -71,7 +72,7 @@ impl AdamW {
         learning_rate: f64,
     ) -> Result<()> {
         self.steps += 1;
-        let clip = clip_factor(gradients)?;
+        let clip = clip_factor(square_length(gradients)?);
         let correction1 = 1.0 - BETA1.powi(self.steps);
         let correction2 = 1.0 - BETA2.powi(self.steps);
         let all = parameters.iter().zip(gradients).zip(&mut self.moments);
@@ -88,13 +89,43 @@ impl AdamW {
     }
 }
 
-/// What brings the length of all gradients together down to [`LONGEST_GRADIENT`].
-fn clip_factor(gradients: &[Tensor]) -> Result<f64> {
+/// The square of the length of all gradients together.
+fn square_length(gradients: &[Tensor]) -> Result<f64> {
     let mut square = 0.0;
     for gradient in gradients {
         square += f64::from(gradient.sqr()?.sum_all()?.to_scalar::<f32>()?);
     }
-    Ok((LONGEST_GRADIENT / square.sqrt()).min(1.0))
+    Ok(square)
+}
+
+/// What brings gradients down to [`LONGEST_GRADIENT`], given the square of their length.
+fn clip_factor(square: f64) -> f64 {
+    (LONGEST_GRADIENT / square.sqrt()).min(1.0)
+}
+
+/// What a GPU needs to know of the `step`-th step, from 1: as [`AdamW::step`], for gradients that are summed over
+/// so many rows, to this square of their length.
+pub(super) fn step_on_gpu(
+    step: i32,
+    rows: usize,
+    square: f64,
+    weight_decay: f64,
+    learning_rate: f64,
+) -> AdamWStep {
+    let mean = 1.0 / rows as f64;
+    AdamWStep {
+        mean: mean as f32,
+        clip: clip_factor(square * mean * mean) as f32,
+        decay1: BETA1 as f32,
+        rest1: (1.0 - BETA1) as f32,
+        decay2: BETA2 as f32,
+        rest2: (1.0 - BETA2) as f32,
+        correction1: (1.0 / (1.0 - BETA1.powi(step))) as f32,
+        correction2: (1.0 / (1.0 - BETA2.powi(step))) as f32,
+        epsilon: EPSILON as f32,
+        kept: (1.0 - learning_rate * weight_decay) as f32,
+        rate: learning_rate as f32,
+    }
 }
 
 /// Learning rate at a share of the work done: a linear rise over the first 2 %, then half a

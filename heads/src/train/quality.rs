@@ -1,11 +1,11 @@
 //! How well heads say what the whole model says.
 
-use super::{head::TrainableHead, lesson::Lesson};
+use super::{learning::Learning, lesson::Lesson};
 use crate::{
     Result,
     backbone::{Backbone, Teacher},
 };
-use dssd_common::exit::ExitHeads;
+use dssd_common::entropy::Summary;
 use serde::{Deserialize, Serialize};
 
 /// One head on held-out text.
@@ -28,6 +28,15 @@ pub(super) struct Tally {
 }
 
 impl Tally {
+    /// Counts rows: what a head and the teacher say, and the head's cross-entropy under the teacher.
+    pub(super) fn count(&mut self, heads: &[Summary], teacher: &[Summary], cross_entropy: &[f32]) {
+        for ((head, teacher), &cross) in heads.iter().zip(teacher).zip(cross_entropy) {
+            self.tokens += 1;
+            self.agreed += usize::from(head.valid && head.argmax == teacher.argmax);
+            self.kl += f64::from(cross) - f64::from(teacher.entropy);
+        }
+    }
+
     pub(super) fn quality(&self, layer: usize) -> Quality {
         let tokens = self.tokens.max(1) as f64;
         Quality {
@@ -39,54 +48,48 @@ impl Tally {
 }
 
 /// Heads that can be measured.
-#[derive(Clone, Copy)]
 pub(super) enum Measured<'a> {
     /// As they are trained.
-    Training(&'a [TrainableHead]),
+    Training(&'a mut dyn Learning),
     /// As they are stored, by the pass that serves them; they must be attached to the decoder.
-    Stored(&'a ExitHeads),
+    Stored,
 }
 
-impl Measured<'_> {
-    fn layers(&self) -> Vec<usize> {
-        match self {
-            Self::Training(heads) => heads.iter().map(TrainableHead::layer).collect(),
-            Self::Stored(heads) => heads.heads.iter().map(|head| head.layer).collect(),
-        }
-    }
-}
-
-/// Measures heads on windows, `batch` windows in a pass.
+/// Measures heads after `layers` on windows, `batch` windows in a pass.
 pub(super) fn measure(
     backbone: &mut Backbone,
-    heads: Measured<'_>,
+    mut heads: Measured<'_>,
+    layers: &[usize],
     windows: &[Vec<u32>],
     batch: usize,
 ) -> Result<Vec<Quality>> {
-    let layers = heads.layers();
     let mut tallies = vec![Tally::default(); layers.len()];
     let mut teacher = Teacher::new();
     let hidden = backbone.decoder().config().hidden;
+    let most = match &heads {
+        Measured::Training(learning) => learning.lesson_rows(),
+        Measured::Stored => Lesson::rows_at_once(backbone.decoder().vocabulary()),
+    };
     for windows in windows.chunks(batch) {
         let windows: Vec<&[u32]> = windows.iter().map(Vec::as_slice).collect();
         let pass = backbone.run(&windows)?;
-        for rows in Lesson::parts(backbone, pass.rows) {
+        for rows in Lesson::parts(pass.rows, most) {
             let lesson = Lesson::new(backbone, &pass, rows.clone(), &mut teacher)?;
-            for (exit, tally) in tallies.iter_mut().enumerate() {
-                let logits = match heads {
-                    Measured::Training(heads) => lesson.logits(exit, &heads[exit])?,
-                    Measured::Stored(_) => {
-                        let states = &pass.exits[exit][rows.start * hidden..rows.end * hidden];
+            match &mut heads {
+                Measured::Training(learning) => learning.answer(&lesson, &mut tallies)?,
+                Measured::Stored => {
+                    for ((layer, states), tally) in layers.iter().zip(&pass.exits).zip(&mut tallies)
+                    {
+                        let states = &states[rows.start * hidden..rows.end * hidden];
                         let mut logits = Vec::new();
                         let decoder = backbone.decoder();
-                        decoder.exit_logits(layers[exit], states, &mut logits)?;
-                        logits
+                        decoder.exit_logits(*layer, states, &mut logits)?;
+                        lesson.judge(logits, tally);
                     }
-                };
-                lesson.judge(logits, tally);
+                }
             }
         }
     }
-    let both = layers.into_iter().zip(&tallies);
-    Ok(both.map(|(layer, tally)| tally.quality(layer)).collect())
+    let both = layers.iter().zip(&tallies);
+    Ok(both.map(|(&layer, tally)| tally.quality(layer)).collect())
 }

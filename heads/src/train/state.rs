@@ -1,10 +1,6 @@
 //! Training that was interrupted: everything that is needed to go on.
 
-use super::{
-    head::TrainableHead,
-    optimizer::{AdamW, Moments},
-    quality::Quality,
-};
+use super::{head::TrainableHead, learning::Parameter, quality::Quality};
 use crate::{Error, Result, corpus::WindowState};
 use candle_core::{Device, Tensor, safetensors};
 use serde::{Deserialize, Serialize};
@@ -39,9 +35,8 @@ pub(super) struct Progress {
 
 /// The tensors of one head.
 pub(super) struct HeadState {
-    pub(super) values: Vec<Tensor>,
+    pub(super) parameters: Vec<Parameter>,
     pub(super) best: Vec<Tensor>,
-    pub(super) moments: Vec<Moments>,
 }
 
 /// Whether a folder holds an interrupted training.
@@ -49,24 +44,22 @@ pub(super) fn exists(dir: &Path) -> bool {
     dir.join(PROGRESS).exists()
 }
 
-/// Writes both files. The tensors get a new name, and the old ones go only when the progress
+/// Writes both files: `best` heads, and their parameters as they are now. The tensors get a new name, and the old ones go only when the progress
 /// that names the new ones is in place: whatever moment this is cut at, one pair is whole.
 pub(super) fn save(
     dir: &Path,
     mut progress: Progress,
-    heads: &[TrainableHead],
-    optimizers: &[AdamW],
-    best: &[Vec<Tensor>],
+    best: &[TrainableHead],
+    parameters: &[Vec<Parameter>],
 ) -> Result<()> {
     let mut tensors = HashMap::new();
-    for ((head, optimizer), best) in heads.iter().zip(optimizers).zip(best) {
-        let all = head.parameters().iter().zip(optimizer.moments()).zip(best);
-        for (((name, value), moments), best) in all {
+    for (head, parameters) in best.iter().zip(parameters) {
+        for ((name, best), parameter) in head.parameters().iter().zip(parameters) {
             let key = |part| format!("{}.{name}.{part}", head.layer());
-            tensors.insert(key("value"), value.as_tensor().clone());
-            tensors.insert(key("first"), moments.first.clone());
-            tensors.insert(key("second"), moments.second.clone());
-            tensors.insert(key("best"), best.clone());
+            tensors.insert(key("value"), parameter.value.clone());
+            tensors.insert(key("first"), parameter.first.clone());
+            tensors.insert(key("second"), parameter.second.clone());
+            tensors.insert(key("best"), best.as_tensor().clone());
         }
     }
     let former = read_progress(dir).ok().map(|former| former.tensors);
@@ -101,9 +94,8 @@ pub(super) fn load(
     })?;
     let states = heads.iter().map(|head| {
         let mut state = HeadState {
-            values: Vec::new(),
+            parameters: Vec::new(),
             best: Vec::new(),
-            moments: Vec::new(),
         };
         for (name, var) in head.parameters() {
             let mut take = |part: &str| {
@@ -115,9 +107,9 @@ pub(super) fn load(
                         Error::invalid_file(&path, format!("lacks {key} as it should be"))
                     })
             };
-            state.values.push(take("value")?);
             state.best.push(take("best")?);
-            state.moments.push(Moments {
+            state.parameters.push(Parameter {
+                value: take("value")?,
                 first: take("first")?,
                 second: take("second")?,
             });

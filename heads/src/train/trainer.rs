@@ -2,11 +2,13 @@
 
 use super::{
     head::{Origin, TrainableHead},
+    learning::{Learning, Parameter, learning_on},
     lesson::Lesson,
-    material::{Material, PASS_ROWS, Size, size, windows_at_once},
-    optimizer::{AdamW, scheduled},
+    material::{Material, PASS_ROWS, windows_at_once},
+    optimizer::scheduled,
     quality::{Measured, Quality, Tally, measure},
     settings::{TrainSettings, difference},
+    size::{Size, check_room, size},
     state::{self, Progress},
 };
 use crate::{
@@ -14,7 +16,7 @@ use crate::{
     backbone::{Backbone, Teacher},
     corpus::{Corpus, Encoder, Windows, held_out},
 };
-use candle_core::{Device, Tensor};
+use candle_core::Device;
 use dssd_common::exit::ExitHeads;
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
@@ -69,7 +71,9 @@ pub fn train(
 ) -> Result<Outcome> {
     settings.check(material.checkpoint.config())?;
     check_folder(&material.out, resume)?;
-    observer(Event::Sized(size(material, settings)));
+    let size = size(material, settings)?;
+    observer(Event::Sized(size));
+    check_room(&material.machine.device, size)?;
     let mut trainer = Trainer::new(material, settings)?;
     if resume {
         trainer.restore()?;
@@ -129,8 +133,10 @@ struct Trainer<'a> {
     settings: &'a TrainSettings,
     plan: serde_json::Value,
     backbone: Backbone,
+    /// The best heads so far.
     heads: Vec<TrainableHead>,
-    optimizers: Vec<AdamW>,
+    /// The heads as they are now.
+    learning: Box<dyn Learning>,
     windows: Windows,
     held_out: Vec<Vec<u32>>,
     tokens: u64,
@@ -140,8 +146,6 @@ struct Trainer<'a> {
     since_measured: Instant,
     first: Vec<Quality>,
     best: Vec<Quality>,
-    /// The best heads' parameters, head by head.
-    best_values: Vec<Vec<Tensor>>,
     stale: usize,
 }
 
@@ -169,9 +173,7 @@ impl<'a> Trainer<'a> {
             TrainableHead::new(layer, settings.kind, settings.start, &origin, &mut random)
         });
         let heads = heads.collect::<Result<Vec<_>>>()?;
-        let optimizers = heads
-            .iter()
-            .map(|head| AdamW::new(head.parameters(), settings.weight_decay));
+        let device = &material.machine.device;
         Ok(Self {
             plan: settings.plan(
                 &checkpoint.fingerprint()?,
@@ -185,8 +187,7 @@ impl<'a> Trainer<'a> {
                 windows_at_once(length),
                 length,
             )?,
-            optimizers: optimizers.collect::<Result<_>>()?,
-            best_values: Vec::new(),
+            learning: learning_on(device, &heads, settings.weight_decay)?,
             heads,
             windows,
             held_out: held_out.into_iter().map(|(_, window)| window).collect(),
@@ -203,9 +204,9 @@ impl<'a> Trainer<'a> {
     }
 
     fn begin(&mut self) -> Result<()> {
-        self.first = self.quality(None)?;
-        self.keep(self.first.clone())?;
-        self.save()
+        self.first = self.quality()?;
+        self.best = self.first.clone();
+        self.save(&self.parameters()?)
     }
 
     fn restore(&mut self) -> Result<()> {
@@ -218,14 +219,12 @@ impl<'a> Trainer<'a> {
             );
             return Err(Error::setting("resume", reason));
         }
-        let both = self.heads.iter().zip(&mut self.optimizers);
-        for ((head, optimizer), state) in both.zip(states) {
-            for ((_, var), value) in head.parameters().iter().zip(&state.values) {
-                var.set(value)?;
-            }
-            optimizer.restore(progress.steps, state.moments);
-            self.best_values.push(state.best);
+        for (head, state) in self.heads.iter().zip(&states) {
+            head.set(&state.best)?;
         }
+        let parameters = states.into_iter().map(|state| state.parameters);
+        let parameters: Vec<_> = parameters.collect();
+        self.learning.restore(progress.steps, &parameters)?;
         self.windows.restore(progress.windows)?;
         self.tokens = progress.tokens;
         self.seconds_before = progress.seconds;
@@ -257,7 +256,6 @@ impl<'a> Trainer<'a> {
 
     /// Gathers gradients over a step's tokens and moves every head; returns each head's KL.
     fn step(&mut self) -> Result<Vec<f64>> {
-        let mut sums: Vec<Vec<Tensor>> = vec![Vec::new(); self.heads.len()];
         let mut tallies = vec![Tally::default(); self.heads.len()];
         let mut teacher = Teacher::new();
         let mut rows = 0;
@@ -267,21 +265,13 @@ impl<'a> Trainer<'a> {
             let windows: Vec<&[u32]> = windows.iter().map(Vec::as_slice).collect();
             let pass = self.backbone.run(&windows)?;
             rows += pass.rows;
-            for part in Lesson::parts(&mut self.backbone, pass.rows) {
+            for part in Lesson::parts(pass.rows, self.learning.lesson_rows()) {
                 let lesson = Lesson::new(&mut self.backbone, &pass, part, &mut teacher)?;
-                for (index, head) in self.heads.iter().enumerate() {
-                    let answer = lesson.answer(index, head, &mut tallies[index])?;
-                    let gradients = head.gradients(&answer.logits, &answer.gradient)?;
-                    accumulate(&mut sums[index], gradients)?;
-                }
+                self.learning.learn(&lesson, &mut tallies)?;
             }
         }
         let rate = scheduled(self.settings.learning_rate, self.done());
-        for ((head, optimizer), sums) in self.heads.iter().zip(&mut self.optimizers).zip(&sums) {
-            let means = sums.iter().map(|sum| Ok((sum / rows as f64)?));
-            let means = means.collect::<Result<Vec<_>>>()?;
-            optimizer.step(head.parameters(), &means, rate)?;
-        }
+        self.learning.step(rows, rate)?;
         self.tokens += rows as u64;
         let both = self.heads.iter().zip(&tallies);
         Ok(both
@@ -302,69 +292,58 @@ impl<'a> Trainer<'a> {
         Ok(windows)
     }
 
-    fn quality(&mut self, heads: Option<&ExitHeads>) -> Result<Vec<Quality>> {
-        let heads = heads.map_or(Measured::Training(&self.heads), Measured::Stored);
+    fn quality(&mut self) -> Result<Vec<Quality>> {
         let batch = windows_at_once(self.settings.window);
-        measure(&mut self.backbone, heads, &self.held_out, batch)
+        let heads = Measured::Training(&mut *self.learning);
+        let layers = &self.settings.layers;
+        measure(&mut self.backbone, heads, layers, &self.held_out, batch)
     }
 
     /// Measures the heads, keeps them if they are the best so far, and writes the state down.
     fn measure(&mut self) -> Result<Vec<Quality>> {
-        let quality = self.quality(None)?;
+        let quality = self.quality()?;
         if !mean_kl(&quality).is_finite() {
             let reason = "the heads left the finite numbers: begin anew with a lower one";
             return Err(Error::setting("learning-rate", reason));
         }
+        let parameters = self.parameters()?;
         if mean_kl(&quality) < mean_kl(&self.best) {
-            self.keep(quality.clone())?;
+            for (head, parameters) in self.heads.iter().zip(&parameters) {
+                head.set(parameters.iter().map(|parameter| &parameter.value))?;
+            }
+            self.best = quality.clone();
             self.stale = 0;
         } else {
             self.stale += 1;
         }
-        self.save()?;
+        self.save(&parameters)?;
         self.since_measured = Instant::now();
         Ok(quality)
     }
 
-    fn keep(&mut self, quality: Vec<Quality>) -> Result<()> {
-        self.best = quality;
-        let copies = self.heads.iter().map(|head| {
-            let parameters = head.parameters().iter();
-            parameters.map(|(_, var)| Ok(var.copy()?)).collect()
-        });
-        self.best_values = copies.collect::<Result<_>>()?;
-        Ok(())
+    /// Of each head, as they are now.
+    fn parameters(&self) -> Result<Vec<Vec<Parameter>>> {
+        let heads = 0..self.heads.len();
+        heads.map(|head| self.learning.parameters(head)).collect()
     }
 
-    fn save(&self) -> Result<()> {
+    fn save(&self, parameters: &[Vec<Parameter>]) -> Result<()> {
         let progress = Progress {
             plan: self.plan.clone(),
             tensors: String::new(),
             tokens: self.tokens,
             seconds: self.seconds(),
-            steps: self.optimizers.first().map_or(0, AdamW::steps),
+            steps: self.learning.steps(),
             first: self.first.clone(),
             best: self.best.clone(),
             stale: self.stale,
             windows: self.windows.state(),
         };
-        let best = &self.best_values;
-        state::save(
-            &self.material.out,
-            progress,
-            &self.heads,
-            &self.optimizers,
-            best,
-        )
+        state::save(&self.material.out, progress, &self.heads, parameters)
     }
 
     /// Writes the best heads, measured as they will be served.
     fn finish(mut self) -> Result<Outcome> {
-        for (head, best) in self.heads.iter().zip(&self.best_values) {
-            for ((_, var), value) in head.parameters().iter().zip(best) {
-                var.set(value)?;
-            }
-        }
         let dtype = self.settings.dtype;
         let stored = self.heads.iter().map(|head| head.to_exit_head(dtype, None));
         let tokenizer = self.material.tokenizer.as_ref();
@@ -376,7 +355,10 @@ impl<'a> Trainer<'a> {
             calibration: None,
         };
         self.backbone.decoder().attach_heads(&heads, None)?;
-        let last = self.quality(Some(&heads))?;
+        let batch = windows_at_once(self.settings.window);
+        let layers = &self.settings.layers;
+        let stored = Measured::Stored;
+        let last = measure(&mut self.backbone, stored, layers, &self.held_out, batch)?;
         for (head, quality) in heads.heads.iter_mut().zip(&last) {
             head.agreement = Some(quality.agreement);
         }
@@ -394,15 +376,4 @@ impl<'a> Trainer<'a> {
 
 fn mean_kl(quality: &[Quality]) -> f64 {
     quality.iter().map(|head| head.kl).sum::<f64>() / quality.len().max(1) as f64
-}
-
-fn accumulate(sums: &mut Vec<Tensor>, gradients: Vec<Tensor>) -> Result<()> {
-    if sums.is_empty() {
-        *sums = gradients;
-        return Ok(());
-    }
-    for (sum, gradient) in sums.iter_mut().zip(gradients) {
-        *sum = (&*sum + gradient)?;
-    }
-    Ok(())
 }

@@ -80,6 +80,13 @@ pub struct GpuSummaries {
     count: usize,
 }
 
+impl GpuSummaries {
+    /// `[rows, SUMMARY_COLUMNS]`.
+    pub(super) fn columns(&self) -> &Floats {
+        &self.columns
+    }
+}
+
 // SAFETY: a `repr(C)` struct of plain numbers, as the source has it.
 unsafe impl DeviceRepr for Choice {}
 
@@ -241,12 +248,29 @@ impl Gpu {
     /// # Errors
     /// If the device fails.
     pub fn summarize(&self, logits: &GpuLogits) -> Result<GpuSummaries> {
-        let view = logits.view(self);
+        self.summarize_view(&logits.view(self))
+    }
+
+    fn summarize_view(&self, view: &View) -> Result<GpuSummaries> {
         let count = view.rows.count;
         let partials = self.room::<u32>(view.partial_words())?;
         let columns = self.room(count * SUMMARY_COLUMNS)?;
-        self.launch_summaries(&view, self.address(&partials), self.address(&columns))?;
+        self.launch_summaries(view, self.address(&partials), self.address(&columns))?;
         Ok(GpuSummaries { columns, count })
+    }
+
+    /// The same on rows that are there already.
+    pub(super) fn summarize_floats(
+        &self,
+        logits: &Floats,
+        rows: LogitRows,
+    ) -> Result<GpuSummaries> {
+        check_vocabulary(rows.vocabulary)?;
+        self.summarize_view(&View {
+            first: self.address(logits),
+            dtype: WeightType::F32,
+            rows,
+        })
     }
 
     /// The token that each row's choice gives, as [`crate::sampling`] defines it without penalties and

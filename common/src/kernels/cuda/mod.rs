@@ -18,6 +18,7 @@ mod norm;
 mod product;
 mod rope;
 mod source;
+mod training;
 
 pub(crate) use attention::Attention;
 pub(crate) use graph::Graphs;
@@ -29,6 +30,7 @@ pub(crate) use norm::GpuNorm;
 pub(crate) use product::Finish;
 pub(crate) use rope::{Places, Projected};
 pub(crate) use source::define;
+pub use training::{AdamWStep, GpuParameter, GpuRows, Product, Store};
 
 use crate::{Error, Result};
 use cudarc::{
@@ -53,13 +55,16 @@ const OLDEST: (i32, i32) = (8, 0);
 /// Blocks of a launch in one direction, the second one's.
 pub(crate) const MOST_BLOCKS_Y: usize = 65_535;
 
+/// Threads of a block where each has one element.
+const ELEMENT_THREADS: u32 = 256;
+
 /// Floats on the device.
 pub(crate) type Floats = CudaSlice<f32>;
 /// An address on the device, as kernels take it.
 pub(crate) type Address = sys::CUdeviceptr;
 
 /// Every kernel that is launched.
-const KERNELS: [&str; 27] = [
+const KERNELS: [&str; 37] = [
     "read_only",
     "product_f32_1",
     "product_f32_2",
@@ -87,6 +92,16 @@ const KERNELS: [&str; 27] = [
     "pick_parts_f16",
     "pick_parts_bf16",
     "pick_rows",
+    "tiled_product_nt",
+    "tiled_product_nn",
+    "tiled_product_tn",
+    "scale_rows",
+    "sum_columns",
+    "silu",
+    "silu_back",
+    "cross_entropy",
+    "sum_squares",
+    "adamw",
 ];
 
 /// One GPU, with the kernels on it and one stream.
@@ -292,6 +307,11 @@ impl Gpu {
     fn launch<'a>(&'a self, function: &'a CudaFunction) -> LaunchArgs<'a> {
         self.stream.launch_builder(function)
     }
+}
+
+/// Blocks where each thread has one of so many elements.
+fn element_blocks(elements: usize) -> (usize, usize) {
+    (elements.div_ceil(ELEMENT_THREADS as usize), 1)
 }
 
 /// Blocks in two directions, of so many threads.

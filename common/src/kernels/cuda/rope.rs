@@ -1,11 +1,8 @@
 //! The launch of `rope.cu`.
 
-use super::{Address, Floats, Gpu, failed, grid};
+use super::{Address, ELEMENT_THREADS, Floats, Gpu, element_blocks, failed, grid};
 use crate::{Result, kernels::AttentionShape};
 use cudarc::driver::{DeviceRepr, PushKernelArg as _};
-
-/// Threads of a block, each with one feature.
-const THREADS: u32 = 256;
 
 /// Where a layer's projections lie: `Projected` of the source.
 #[repr(C)]
@@ -92,9 +89,9 @@ impl Gpu {
         let mut launch = self.launch(function);
         launch.arg(from).arg(places).arg(&heads).arg(&cos).arg(&sin);
         launch.arg(&queries).arg(&cache).arg(&count);
-        let blocks = (rows * features).div_ceil(THREADS as usize);
+        let blocks = element_blocks(rows * features);
         // SAFETY: the arguments are those of `rotate_and_append`, in order; the caller vouches for the rest.
-        unsafe { launch.launch(grid((blocks, 1), THREADS)?) }.map_err(failed)?;
+        unsafe { launch.launch(grid(blocks, ELEMENT_THREADS)?) }.map_err(failed)?;
         Ok(())
     }
 }

@@ -15,6 +15,7 @@ pub(super) const SOURCE: &str = concat!(
     include_str!("../rope.cu"),
     include_str!("../attention.cu"),
     include_str!("../bandwidth.cu"),
+    include_str!("../training.cu"),
 );
 
 /// The number that the source defines as `name`, so that it is written once.
