@@ -21,8 +21,10 @@ const LAYERS: usize = 4;
 /// The layer after each band.
 const BANDS: [usize; 3] = [1, 2, LAYERS];
 const CONTEXT: usize = 96;
-/// Positions of a long prompt: with four heads, over 2^20 scores.
-const LONG: usize = 530;
+/// Positions of a long prompt: more than shared memory holds the scores of, and than one launch does.
+const LONG: usize = 4200;
+/// The same of a quick check, which stays below both.
+const QUICK_LONG: usize = 530;
 const VOCABULARY: u32 = 90;
 const SEQUENCES: usize = 3;
 const KV_BYTES: usize = 16 << 20;
@@ -51,6 +53,8 @@ fn configs() -> Result<Vec<(ModelConfig, WeightType)>> {
         (llama(6, 2, 24, 50)?, WeightType::Bf16),
         (llama(3, 3, 8, 37)?, WeightType::F32),
         (llama(4, 1, 64, 72)?, WeightType::F16),
+        (neox(1, 80, true)?, WeightType::F32),
+        (llama(2, 1, 256, 40)?, WeightType::Bf16),
     ])
 }
 
@@ -67,7 +71,7 @@ fn small(name: &str) -> Result<ModelConfig> {
 ///
 /// # Errors
 /// If a bit differs, or a device fails.
-pub(super) fn decoders(device: &Device) -> Result<Checked> {
+pub(super) fn decoders(device: &Device, quick: bool) -> Result<Checked> {
     let mut checked = Checked::new("passes");
     for (seed, (config, dtype)) in (0..).zip(configs()?) {
         let checkpoint = random_checkpoint(config, dtype, seed)?;
@@ -77,7 +81,8 @@ pub(super) fn decoders(device: &Device) -> Result<Checked> {
             checked.add(pair.step(&mut rng)?);
         }
     }
-    checked.add(long_prompt(device)?);
+    let long = if quick { QUICK_LONG } else { LONG };
+    checked.add(long_prompt(device, long)?);
     checked.add(trained_exits(device)?);
     Ok(checked)
 }
@@ -109,24 +114,25 @@ fn trained_exits(device: &Device) -> Result<usize> {
     Ok(30 * bands.len())
 }
 
-/// A prompt whose scores do not fit one launch.
-fn long_prompt(device: &Device) -> Result<usize> {
+/// A prompt of so many tokens at once.
+fn long_prompt(device: &Device, length: usize) -> Result<usize> {
     let mut config = small("llama-3.2-1b")?;
     (config.heads, config.kv_heads, config.head_dim) = (4, 1, 8);
     (config.hidden, config.rotary.dims) = (24, 8);
-    config.max_positions = LONG;
+    config.max_positions = length;
     let checkpoint = random_checkpoint(config, WeightType::Bf16, 9)?;
-    let pair = [&Device::Cpu, device].map(|device| Machine::new(device, &checkpoint, &BANDS, LONG));
-    let texts = [text(0, LONG)];
+    let pair =
+        [&Device::Cpu, device].map(|device| Machine::new(device, &checkpoint, &BANDS, length));
+    let texts = [text(0, length)];
     let mut found = Vec::new();
     for machine in pair {
-        found.push(machine?.advance(0, &[(0, LONG)], &texts)?);
+        found.push(machine?.advance(0, &[(0, length)], &texts)?);
     }
     ensure!(
         found[0] == found[1],
-        "a prompt of {LONG} tokens: other bits than the CPU's"
+        "a prompt of {length} tokens: other bits than the CPU's"
     );
-    Ok(LONG)
+    Ok(length)
 }
 
 /// Tokens that look arbitrary.

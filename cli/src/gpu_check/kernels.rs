@@ -14,7 +14,9 @@ const INPUTS: [usize; 13] = [1, 3, 4, 12, 15, 16, 17, 20, 31, 32, 64, 100, 256];
 const LARGE: [(usize, usize); 3] = [(2560, 300), (10_240, 40), (1001, 777)];
 /// Rows, around every height of a tile.
 const ROWS: [usize; 9] = [1, 2, 3, 4, 5, 8, 9, 16, 17];
-const WIDTHS: [usize; 11] = [1, 2, 5, 15, 16, 17, 40, 64, 255, 300, 1024];
+const WIDTHS: [usize; 14] = [
+    1, 2, 5, 15, 16, 17, 40, 64, 255, 300, 1024, 2560, 8192, 8203,
+];
 const ACTIVATIONS: [Activation; 4] = [
     Activation::Gelu,
     Activation::GeluTanh,

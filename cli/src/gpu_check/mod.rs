@@ -90,7 +90,7 @@ pub(crate) async fn run(args: Args) -> Result<bool> {
     let mut report = Report::new(gpu.name());
     let stages = Stages::new(6);
     stages.begin("kernels against the CPU");
-    check_kernels(&device, gpu, &mut report);
+    check_kernels(&device, gpu, args.quick, &mut report);
     stages.begin("weights");
     let subject = args.subject()?;
     stages.begin("the pair");
@@ -122,7 +122,7 @@ pub(crate) async fn run(args: Args) -> Result<bool> {
     Ok(report.passed())
 }
 
-fn check_kernels(device: &Device, gpu: &Gpu, report: &mut Report) {
+fn check_kernels(device: &Device, gpu: &Gpu, quick: bool, report: &mut Report) {
     let cpu = Kernels::new(1);
     report.take("products", kernels::products(gpu, &cpu));
     report.take("norms", kernels::norms(gpu, &cpu));
@@ -130,7 +130,7 @@ fn check_kernels(device: &Device, gpu: &Gpu, report: &mut Report) {
     report.take("learning", learning::learning(gpu, &cpu));
     report.take("summaries", summaries::summaries(gpu));
     report.take("picks", picks::picks(gpu));
-    report.take("passes", decoders::decoders(device));
+    report.take("passes", decoders::decoders(device, quick));
 }
 
 impl Args {

@@ -43,10 +43,21 @@ template <typename T> struct Part {
     return index * PART_LOGITS + (i / LOAD * PART_THREADS + threadIdx.x) * LOAD + i % LOAD;
   }
 
+  // A part that is whole, of a row that begins at 16 bytes: without a branch, so that all loads are on the way
+  // before the first is used.
+  __device__ __forceinline__ void read_whole(float (&x)[THREAD_LOGITS]) const {
+    union { Words words; T logits[LOAD]; } loads[THREAD_LOGITS / LOAD];
+#pragma unroll
+    for (u32 l = 0; l < THREAD_LOGITS / LOAD; l++) loads[l].words = *(const Words*)(row + id(l * LOAD));
+#pragma unroll
+    for (u32 i = 0; i < THREAD_LOGITS; i++) x[i] = widen(loads[i / LOAD].logits[i % LOAD]);
+  }
+
   // This thread's logits; those beyond the vocabulary are -inf. A row that begins at 16 bytes is
   // read by 16 bytes, any other one by one, into the same places.
   __device__ __forceinline__ void read(float (&x)[THREAD_LOGITS]) const {
     const bool aligned = ((u64)row & 15) == 0;
+    if (aligned && (index + 1) * PART_LOGITS <= vocabulary) return read_whole(x);
 #pragma unroll
     for (u32 first = 0; first < THREAD_LOGITS; first += LOAD) {
       const u32 from = id(first);

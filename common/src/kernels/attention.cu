@@ -6,25 +6,53 @@
 #define QUAD 4
 // Scores that shared memory holds; with more keys they go through global memory.
 #define SCORES_HELD 4096
+// Steps over lanes whose loads a dot product has on the way.
+#define STEPS_AHEAD 8
 // Blocks whose values a thread has loaded before it uses the first of them: its sum waits for nothing else.
 #define BLOCKS_AHEAD 2
 
-// q . k, in the first thread of each quad. Four elements are loaded at once where `aligned`.
-__device__ __forceinline__ float dot(const float* q, const float* k, u32 dim, bool aligned) {
+// The quad's sums of q k over whole lanes. The loads of some steps are on the way before the first is used.
+__device__ __forceinline__ Lanes<QUAD> whole_dot(const float* q, const float* k, u32 steps) {
   const u32 part = team_part<QUAD>() * QUAD;
   Lanes<QUAD> sums;
   sums.clear();
-  // A part of lanes is zeros behind the end.
-  auto elements = [&](const float* from, u32 i) {
-    if (aligned && i < dim) return load<QUAD>(from + i);
+  for (u32 first = 0; first < steps; first += STEPS_AHEAD) {
+    Lanes<QUAD> queries[STEPS_AHEAD], keys[STEPS_AHEAD];
+#pragma unroll
+    for (u32 s = 0; s < STEPS_AHEAD; s++) {
+      if (first + s < steps) {
+        keys[s] = load<QUAD>(k + (first + s) * LANES + part);
+        queries[s] = load<QUAD>(q + (first + s) * LANES + part);
+      }
+    }
+#pragma unroll
+    for (u32 s = 0; s < STEPS_AHEAD; s++) {
+      if (first + s < steps) sums.fused(queries[s], keys[s]);
+    }
+  }
+  return sums;
+}
+
+// The same of any dimension: lanes behind the end are zeros.
+__device__ __forceinline__ Lanes<QUAD> any_dot(const float* q, const float* k, u32 dim) {
+  Lanes<QUAD> sums;
+  sums.clear();
+  auto elements = [dim](const float* from, u32 i) {
     Lanes<QUAD> lanes;
 #pragma unroll
     for (u32 l = 0; l < QUAD; l++) lanes.lane[l] = i + l < dim ? from[i + l] : 0.0f;
     return lanes;
   };
-#pragma unroll 4
-  for (u32 i = part; i < (dim + LANES - 1) / LANES * LANES; i += LANES) sums.fused(elements(q, i), elements(k, i));
-  return lanes_sum(sums);
+#pragma unroll 1
+  for (u32 i = team_part<QUAD>() * QUAD; i < (dim + LANES - 1) / LANES * LANES; i += LANES) {
+    sums.fused(elements(q, i), elements(k, i));
+  }
+  return sums;
+}
+
+// q . k, in the first thread of each quad.
+__device__ __forceinline__ float dot(const float* q, const float* k, u32 dim) {
+  return lanes_sum(dim % LANES == 0 ? whole_dot(q, k, dim / LANES) : any_dot(q, k, dim));
 }
 
 // The keys, or values, of one head in the blocks of one sequence.
@@ -105,11 +133,20 @@ extern "C" __global__ void __launch_bounds__(ATTENTION_THREADS)
   const HeadRows key_rows = {first_key, table, 2 * part_floats, heads.dim};
   const HeadRows value_rows = {first_key + part_floats, table, 2 * part_floats, heads.dim};
 
+  // All that this block will read is asked for at once, or each of the loads below would wait for memory.
+  const u32 lines = (BLOCK_POSITIONS * heads.dim + LINE_FLOATS - 1) / LINE_FLOATS;
+  const u32 kv_blocks = (keys + BLOCK_POSITIONS - 1) / BLOCK_POSITIONS;
+  for (u32 i = threadIdx.x; i < kv_blocks * lines; i += ATTENTION_THREADS) {
+    const u32 first = i / lines * BLOCK_POSITIONS, line = i % lines * LINE_FLOATS;
+    prefetch(key_rows.at(first) + line);
+    prefetch(value_rows.at(first) + line);
+  }
+
   // A key for each quad; quads behind the last key compute it again, so that their warp is whole.
   const u32 warp_keys = WARP / QUAD, quad = threadIdx.x % WARP / QUAD;
   for (u32 first = threadIdx.x / WARP * warp_keys; first < keys; first += ATTENTION_WARPS * warp_keys) {
     const float* key = key_rows.at(min(first + quad, keys - 1));
-    const float score = dot(query, key, heads.dim, heads.dim % QUAD == 0) * scale;
+    const float score = dot(query, key, heads.dim) * scale;
     if (team_part<QUAD>() == 0 && first + quad < keys) weights[first + quad] = score;
   }
   for (u32 key = keys + threadIdx.x; key < padded; key += ATTENTION_THREADS) weights[key] = NEGATIVE_INFINITY;
@@ -123,7 +160,8 @@ extern "C" __global__ void __launch_bounds__(ATTENTION_THREADS)
 
   // The last warp is the one that has least to do with values.
   if (threadIdx.x / WARP == ATTENTION_WARPS - 1) {
-    const float sum = row_sum<false>(weights, padded, 0.0f, false);
+    const float sum = padded <= SCORES_HELD ? row_sum<false>(held, padded, 0.0f, false)
+                                            : row_sum<false>(weights, padded, 0.0f, false);
     if (threadIdx.x % WARP == 0) total = sum;
   }
   for (u32 f = threadIdx.x; f < heads.dim; f += ATTENTION_THREADS) {

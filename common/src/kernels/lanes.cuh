@@ -89,8 +89,9 @@ __device__ __forceinline__ float row_sum(const float* row, u32 width, float mean
     if (!SQUARES) sum.lane[0] = sum.lane[0] + x;
     else sum.lane[0] = fmaf(x, x, sum.lane[0]);
   };
-#pragma unroll 8
-  for (u32 i = 0; i < whole; i += LANES) take(centred ? row[i + part] - mean : row[i + part]);
+  const float* x = row + part;
+#pragma unroll 32
+  for (u32 i = 0; i < whole; i += LANES, x += LANES) take(centred ? *x - mean : *x);
   // What is behind the end is zero, and is not centred.
   if (whole < width) {
     const u32 i = whole + part;

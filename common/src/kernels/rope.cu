@@ -36,12 +36,12 @@ __device__ __forceinline__ float rotated(const float* head, u32 f, u32 half, con
 // A thread for each feature of each head of each row: queries first, then keys, then values.
 // `queries` becomes [rows, heads, dim]; a block of `cache` is keys [heads, positions, dim], then values.
 extern "C" __global__ void rotate_and_append(Projected from, Places places, Heads heads, const float* cos,
-                                             const float* sin, float* queries, float* cache, u32 rows) {
+                                             const float* sin, float* queries, float* cache) {
   const u32 units = heads.queries + 2 * heads.pairs;
-  const u64 i = (u64)blockIdx.x * blockDim.x + threadIdx.x;
-  const u32 f = i % heads.dim, unit = i / heads.dim % units;
-  const u64 row = i / heads.dim / units;
-  if (row >= rows) return;
+  // A row for each y.
+  const u32 i = blockIdx.x * blockDim.x + threadIdx.x, f = i % heads.dim, unit = i / heads.dim;
+  const u64 row = blockIdx.y;
+  if (unit >= units) return;
   const u32 position = places.positions[row];
   const float* angles = cos + (u64)position * heads.half;
   const float* sines = sin + (u64)position * heads.half;

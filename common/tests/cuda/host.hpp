@@ -29,7 +29,7 @@ namespace host {
 
 const unsigned WARP_LANES = 32;
 
-// 16 bytes on their way to shared memory: they come when their thread waits for them, no earlier.
+// 16 bytes on their way to shared memory: they come at once, or when their thread waits for them.
 struct Copy { void* to; const void* from; unsigned bytes; };
 
 struct Fiber {
@@ -119,9 +119,12 @@ inline void run_block(unsigned threads) {
     fiber.stages.clear();
     fiber.come = 0;
   }
-  for (bool more = true; more;) {
+  // Forwards and backwards in turn: no order among threads is promised.
+  bool backwards = false;
+  for (bool more = true; more; backwards = !backwards) {
     more = false;
-    for (unsigned thread = 0; thread < threads; thread++) {
+    for (unsigned turn = 0; turn < threads; turn++) {
+      const unsigned thread = backwards ? threads - 1 - turn : turn;
       if (block.fibers[thread].ended) continue;
       step(thread);
       more = true;
@@ -165,10 +168,28 @@ inline Fiber& fiber() { return block.fibers[block.running]; }
 
 }  // namespace host
 
+inline void come(const host::Copy& copy) {
+  memset(copy.to, 0, 16);
+  memcpy(copy.to, copy.from, copy.bytes);
+}
+
+// A coin whose sides come up in a fixed order.
+inline bool coin() {
+  static unsigned state = 1;
+  state = state * 1664525u + 1013904223u;
+  return state >> 31;
+}
+
 inline void begin_copy(void* shared, const void* global, unsigned bytes) {
   if ((reinterpret_cast<uintptr_t>(shared) | reinterpret_cast<uintptr_t>(global)) % 16 != 0) host::fail("an unaligned copy");
-  host::fiber().copies.push_back({shared, global, bytes});
+  const host::Copy copy = {shared, global, bytes};
+  if (coin()) come(copy);
+  else host::fiber().copies.push_back(copy);
 }
+
+inline void begin_copy_once(void* shared, const void* global, unsigned bytes) { begin_copy(shared, global, bytes); }
+
+inline void prefetch(const void*) {}
 
 inline void end_stage() { host::fiber().stages.push_back(host::fiber().copies.size()); }
 
@@ -176,9 +197,7 @@ template <unsigned PENDING> void wait_for_stage() {
   host::Fiber& fiber = host::fiber();
   if (fiber.stages.size() <= PENDING) return;
   for (const size_t end = fiber.stages[fiber.stages.size() - 1 - PENDING]; fiber.come < end; fiber.come++) {
-    const host::Copy& copy = fiber.copies[fiber.come];
-    memset(copy.to, 0, 16);
-    memcpy(copy.to, copy.from, copy.bytes);
+    come(fiber.copies[fiber.come]);
   }
 }
 

@@ -8,6 +8,8 @@ use crate::{
 use cudarc::driver::PushKernelArg as _;
 
 const THREADS: u32 = define("ATTENTION_THREADS");
+/// Scores of a row that need no memory of the device.
+const SCORES_HELD: usize = define("SCORES_HELD") as usize;
 /// Floats of scores that one launch may need: 4 MiB, which stay in the second-level cache.
 const MOST_SCORES: usize = 1 << 20;
 
@@ -48,8 +50,12 @@ impl Gpu {
             "short buffers"
         );
         let most_keys = most_keys.next_multiple_of(LANES);
-        let a_row = shape.heads * most_keys;
-        let at_once = (MOST_SCORES / a_row).clamp(1, MOST_BLOCKS_Y).min(rows);
+        let a_row = match most_keys > SCORES_HELD {
+            true => shape.heads * most_keys,
+            false => 0,
+        };
+        let at_once = MOST_SCORES.checked_div(a_row).unwrap_or(MOST_BLOCKS_Y);
+        let at_once = at_once.clamp(1, MOST_BLOCKS_Y).min(rows);
         self.reserve(scores, at_once * a_row)?;
         let function = self.kernel("attend")?;
         let (heads, keys) = (Heads::new(shape, 0), most_keys as u32);

@@ -1,6 +1,6 @@
 //! The launch of `rope.cu`.
 
-use super::{Address, ELEMENT_THREADS, Floats, Gpu, element_blocks, failed, grid};
+use super::{Address, ELEMENT_THREADS, Floats, Gpu, MOST_BLOCKS_Y, element_blocks, failed, grid};
 use crate::{Result, kernels::AttentionShape};
 use cudarc::driver::{DeviceRepr, PushKernelArg as _};
 
@@ -85,13 +85,13 @@ impl Gpu {
         let heads = Heads::new(shape, half);
         let [cos, sin, queries, cache] =
             [cos, sin, &*queries, &*cache].map(|buffer| self.address(buffer));
-        let count = rows as u32;
         let mut launch = self.launch(function);
         launch.arg(from).arg(places).arg(&heads).arg(&cos).arg(&sin);
-        launch.arg(&queries).arg(&cache).arg(&count);
-        let blocks = element_blocks(rows * features);
+        launch.arg(&queries).arg(&cache);
+        let (blocks, _) = element_blocks(features);
+        assert!(rows <= MOST_BLOCKS_Y, "too many rows");
         // SAFETY: the arguments are those of `rotate_and_append`, in order; the caller vouches for the rest.
-        unsafe { launch.launch(grid(blocks, ELEMENT_THREADS)?) }.map_err(failed)?;
+        unsafe { launch.launch(grid((blocks, rows), ELEMENT_THREADS)?) }.map_err(failed)?;
         Ok(())
     }
 }

@@ -137,6 +137,10 @@ impl Pass for CudaPass {
             return Ok(StepSeconds::default());
         }
         let begun = Instant::now();
+        if let Some((reads, _)) = &wanted.reads {
+            self.readout.take(&self.gpu, reads.choices)?;
+            self.chosen.take(&self.gpu, reads.rows)?;
+        }
         self.launch_layers(layers.clone(), rows, step, hidden)?;
         let mut head = None;
         if let Some((reads, _)) = wanted
@@ -144,8 +148,7 @@ impl Pass for CudaPass {
             .as_ref()
             .filter(|(reads, _)| !reads.rows.is_empty())
         {
-            self.readout.take(&self.gpu, reads.choices)?;
-            self.launch_head(reads.exit, reads.rows, Until::Tokens)?;
+            self.launch_head(reads.exit, reads.rows.len(), Until::Tokens)?;
             head = Some(self.heads.of(reads.exit).1.byte_len());
         }
         // Only now: a copy to the host waits for all before.
@@ -175,7 +178,8 @@ impl Pass for CudaPass {
         let all: Vec<u32> = (0..rows as u32).collect();
         self.gpu.reserve(&mut self.hidden, hidden.len())?;
         self.gpu.write(hidden, &mut self.hidden)?;
-        self.launch_head(exit, &all, Until::Logits)?;
+        self.chosen.take(&self.gpu, &all)?;
+        self.launch_head(exit, rows, Until::Logits)?;
         self.copied_rows += rows as u64;
         self.gpu.read(&self.logits, out)
     }
@@ -217,24 +221,22 @@ impl CudaPass {
         run(&mut self.graphs, gpu, rows.positions.len(), key, launches)
     }
 
-    /// Takes rows of the device's `hidden` through a head, into `logits` and what is read of them.
-    fn launch_head(&mut self, exit: Option<usize>, rows: &[u32], until: Until) -> Result<()> {
+    /// Takes the chosen rows of the device's `hidden`, so many, through a head, into `logits` and what is read of them.
+    fn launch_head(&mut self, exit: Option<usize>, rows: usize, until: Until) -> Result<()> {
         let Self { gpu, logits, .. } = self;
         let (place, head) = self.heads.of(exit);
-        let count = rows.len();
-        self.chosen.take(gpu, rows)?;
         let (x, chosen) = (&self.hidden, &self.chosen.rows);
         let (buffers, readout) = (&mut self.head_buffers, &mut self.readout);
         let launches = || {
             // SAFETY: the rows were checked against those of the step, or are all of them.
-            unsafe { head.apply(gpu, (x, chosen), buffers, logits, count)? };
+            unsafe { head.apply(gpu, (x, chosen), buffers, logits, rows)? };
             match until {
                 Until::Logits => Ok(()),
                 Until::Tokens => readout.launch(gpu, logits, head.vocabulary()),
             }
         };
-        let key = Recorded::Head(place, count, until);
-        run(&mut self.graphs, gpu, count, key, launches)
+        let key = Recorded::Head(place, rows, until);
+        run(&mut self.graphs, gpu, rows, key, launches)
     }
 
     /// What was read of rows; the logits that are copied are there after the next wait.
