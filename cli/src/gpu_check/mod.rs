@@ -114,6 +114,10 @@ pub(crate) async fn run(args: Args) -> Result<bool> {
         }
         Err(error) => report.fail("decode", &error),
     }
+    if !gpu.records() {
+        let reason = "passes could not be recorded, so each launch costs the CPU: the log says why";
+        report.fail("graphs", &anyhow::anyhow!(reason));
+    }
     drop(stages);
     match args.json {
         true => say_line!("{}", serde_json::to_string(&report)?),

@@ -4,7 +4,7 @@
 use super::{Gpu, failed};
 use crate::Result;
 use cudarc::driver::{CudaGraph, sys};
-use std::{collections::HashMap, hash::Hash};
+use std::{collections::HashMap, hash::Hash, sync::atomic::Ordering};
 
 /// Recordings that are kept; with more, all are made anew. Of four bands and their heads, those of all rows.
 const MOST: usize = 256;
@@ -17,8 +17,6 @@ pub(crate) struct Graphs<K> {
     known: HashMap<K, Known>,
     /// [`Gpu::moves`] when the first of them was seen: addresses are part of a recording.
     moves: u64,
-    /// Whether this driver records.
-    works: bool,
 }
 
 enum Known {
@@ -43,7 +41,6 @@ impl<K: Eq + Hash> Graphs<K> {
         Self {
             known: HashMap::new(),
             moves: 0,
-            works: true,
         }
     }
 
@@ -69,7 +66,7 @@ impl<K: Eq + Hash> Graphs<K> {
         }
         match self.known.get(&key) {
             Some(Known::Recorded(recording)) => recording.replay(),
-            Some(Known::Seen) if self.works => match record(gpu, &mut launches) {
+            Some(Known::Seen) if gpu.records() => match record(gpu, &mut launches) {
                 Ok(recording) => {
                     recording.replay()?;
                     self.known.insert(key, Known::Recorded(recording));
@@ -77,7 +74,7 @@ impl<K: Eq + Hash> Graphs<K> {
                 }
                 Err(error) => {
                     tracing::warn!(%error, "launches cannot be recorded as a graph: each will be launched by itself");
-                    self.works = false;
+                    gpu.records.store(false, Ordering::Relaxed);
                     launches()
                 }
             },

@@ -45,7 +45,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -109,6 +109,7 @@ pub struct Gpu {
     card: Card,
     stream: Arc<CudaStream>,
     moves: AtomicU64,
+    records: AtomicBool,
 }
 
 /// What all that run on one GPU share, for as long as the process lives.
@@ -188,6 +189,7 @@ impl Gpu {
             card,
             stream,
             moves: AtomicU64::new(0),
+            records: AtomicBool::new(true),
         })
     }
 
@@ -286,6 +288,11 @@ impl Gpu {
             self.moves.fetch_add(1, Ordering::Relaxed);
         }
         Ok(())
+    }
+
+    /// Whether passes are recorded as graphs: false once one could not be.
+    pub fn records(&self) -> bool {
+        self.records.load(Ordering::Relaxed)
     }
 
     /// How often a buffer has moved.
