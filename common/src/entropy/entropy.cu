@@ -55,12 +55,10 @@ __device__ __forceinline__ void summarize_part(const T* logits, u64 stride, u32 
   part.read(x);
 
   float top = NEGATIVE_INFINITY, second = NEGATIVE_INFINITY;
-  bool broken = false;
 #pragma unroll
   for (u32 i = 0; i < THREAD_LOGITS; i++) {
     second = fmaxf(second, fminf(top, x[i]));
     top = fmaxf(top, x[i]);
-    broken |= !(x[i] < POSITIVE_INFINITY);
   }
   const float own = top;
   two_largest(top, second);
@@ -77,11 +75,11 @@ __device__ __forceinline__ void summarize_part(const T* logits, u64 stride, u32 
 
   // A part of -inf alone has e^(-inf - 0) = 0 everywhere.
   const float base = top == NEGATIVE_INFINITY ? 0.0f : top;
-  float sum = broken ? NOT_A_NUMBER : 0.0f, weighted = 0.0f;
+  float sum = 0.0f, weighted = 0.0f;
 #pragma unroll
   for (u32 i = 0; i < THREAD_LOGITS; i++) {
-    // e^-100 is 0 here; the bound keeps -inf times 0 out.
-    const float difference = fmaxf(x[i] - base, -100.0f);
+    // e^-100 is 0 here; the bound keeps -inf times 0 out. NaN, and +inf less itself, go on into the sum.
+    const float difference = max_or_nan(x[i] - base, -100.0f);
     const float e = fast_exp2(difference * (float)LOG2_E);
     sum += e;
     weighted = fmaf(difference, e, weighted);

@@ -62,6 +62,13 @@ __device__ __forceinline__ float fast_exp2(float x) {
   return power;
 }
 
+// The larger of two, NaN if either is.
+__device__ __forceinline__ float max_or_nan(float a, float b) {
+  float larger;
+  asm("max.NaN.f32 %0, %1, %2;" : "=f"(larger) : "f"(a), "f"(b));
+  return larger;
+}
+
 __device__ __forceinline__ float half_to_float(unsigned short bits) {
   float wide;
   asm("cvt.f32.f16 %0, %1;" : "=f"(wide) : "h"(bits));

@@ -242,8 +242,10 @@ inline double __longlong_as_double(long long bits) { return bits_as<double>(bits
 inline long long __double_as_longlong(double x) { return bits_as<long long>(x); }
 inline unsigned min(unsigned a, unsigned b) { return a < b ? a : b; }
 
-// The two instructions that the kernels write in assembly.
+// The instructions that the kernels write in assembly.
 inline float fast_exp2(float x) { return x < -126.0f ? 0.0f : exp2f(x); }
+
+inline float max_or_nan(float a, float b) { return a != a || a > b ? a : b; }
 
 inline float half_to_float(unsigned short bits) {
   const unsigned exponent = bits >> 10 & 31, mantissa = bits & 1023;
