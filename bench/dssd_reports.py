@@ -41,7 +41,7 @@ def parse(text, source):
 
 def key(report, name, kind, source):
     """A value that must be there."""
-    value = report.get(name)
+    value = report.get(name) if isinstance(report, dict) else None
     if not isinstance(value, kind) or isinstance(value, bool):
         raise Unusable(f"{source}: no {name}: is it of `dssd bench … --device cuda --json`?")
     return value
@@ -67,10 +67,12 @@ class Decoding:
         source = "the decoding"
         self.gpu = key(report, "gpu", str, source)
         self.shape = key(report, "shape", str, source)
+        if (dtype := key(report, "dtype", str, source)) != "bf16":
+            raise Unusable(f"{source}: is in {dtype}, others run in bf16")
         self.weight_bytes = key(report, "weight_bytes", int, source)
         self.read_bandwidth = key(report, "read_bandwidth", (int, float), source)
         batches = key(report, "batches", list, source)
-        one = [batch for batch in batches if batch.get("batch") == 1]
+        one = [batch for batch in batches if key(batch, "batch", int, source) == 1]
         if not one:
             raise Unusable(f"{source}: no batch of 1")
         self.step_seconds = key(one[0], "step_seconds", (int, float), source)

@@ -2,7 +2,8 @@
 """What dssd takes on a GPU, beside what others take on the same one, in the same run.
 
 Logits: entropy, arg-max, log-sum-exp and margins of bf16 rows, by dssd's kernel, by a chain of torch operations, by
-torch.compile of that chain, and by a Triton kernel that reads each row once; each is compared with float64 first.
+torch.compile of that chain, and by a Triton kernel that reads each row once. Outputs of the others are compared with float64
+first, and those of dssd by `dssd gpu-check`.
 Decoding: one sequence, greedily, in bf16, by dssd and by Hugging Face transformers, on the same random weights.
 
 Example: bench/gpu_compare.py --dssd target/release/dssd --shape pythia-2.8b
@@ -14,6 +15,7 @@ that is needed is missing.
 import argparse
 import importlib.util
 import json
+import math
 import pathlib
 import sys
 import tempfile
@@ -154,9 +156,19 @@ def decode_line(who, decoding, step_seconds):
     }
 
 
+def check_card(gpu, device):
+    """Refuses what dssd measured on another card than the one that others run on."""
+    import torch
+
+    here = torch.cuda.get_device_name(device)
+    if gpu != here:
+        raise Unusable(f"dssd ran on {gpu}, and this is {here}")
+
+
 def compare(options, scratch):
     device = f"cuda:{options.device}"
     kernels = dssd_reports.read(options.kernels) if options.kernels else dssd_reports.run(options.dssd, "kernels", "--device", device)
+    check_card(dssd_reports.key(kernels, "gpu", str, "the kernels"), options.device)
     report = {"gpu": dssd_reports.key(kernels, "gpu", str, "the kernels"), "versions": versions(), "logits": compare_logits(options, kernels)}
     if options.no_decode:
         return report
@@ -169,8 +181,9 @@ def compare(options, scratch):
         shape = options.shape or "pythia-410m"
         measured = dssd_reports.run(options.dssd, "decode", "--device", device, "--dtype", "bf16", "--shape", shape, "--save", str(folder))
     decoding = dssd_reports.Decoding(measured)
-    if decoding.gpu != report["gpu"]:
-        raise Unusable(f"the kernels ran on {report['gpu']}, the decoding on {decoding.gpu}")
+    check_card(decoding.gpu, options.device)
+    if options.model and decoding.shape != options.model.resolve().name:
+        raise Unusable(f"the decoding is of {decoding.shape}, not of {options.model}")
     return {**report, "shape": decoding.shape, "decode": compare_decoding(options, folder, decoding)}
 
 
@@ -208,6 +221,14 @@ def wrong(report):
     return [f"{way['rows']} rows by {way['who']}" for way in report["logits"] if (way["largest_difference"] or 0) > TOLERANCE]
 
 
+def finite(report):
+    """JSON has no infinity, which a wrong id is off by: it is told as text."""
+    for way in report["logits"]:
+        if way["largest_difference"] == math.inf:
+            way["largest_difference"] = "inf"
+    return report
+
+
 def main():
     options = arguments()
     try:
@@ -217,10 +238,11 @@ def main():
     except Unusable as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(json.dumps(report) if options.json else "\n".join(table(report)))
-    for way in wrong(report):
+    off = wrong(report)
+    print(json.dumps(finite(report)) if options.json else "\n".join(table(report)))
+    for way in off:
         print(f"error: {way}: not what float64 gives", file=sys.stderr)
-    return 1 if wrong(report) else 0
+    return 1 if off else 0
 
 
 if __name__ == "__main__":

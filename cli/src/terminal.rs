@@ -44,14 +44,19 @@ macro_rules! say_line {
 }
 
 /// Writes to stdout at once. Where whoever read it has left, as `head` does, there is nobody to tell anything:
-/// the process ends.
+/// the process ends, as it does, with a word, where a disk is full.
 pub(crate) fn say(text: &str) {
     let mut stdout = std::io::stdout().lock();
     let said = stdout
         .write_all(text.as_bytes())
         .and_then(|()| stdout.flush());
-    if said.is_err_and(|error| error.kind() == ErrorKind::BrokenPipe) {
-        std::process::exit(1);
+    match said {
+        Ok(()) => {}
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => std::process::exit(1),
+        Err(error) => {
+            eprintln!("error: standard output: {error}");
+            std::process::exit(1);
+        }
     }
 }
 

@@ -25,6 +25,7 @@ KERNELS = {
 DECODE = {
     "gpu": "a card",
     "shape": "pythia-410m",
+    "dtype": "bf16",
     "weight_bytes": 700_000_000,
     "read_bandwidth": 2e12,
     "batches": [{"batch": 8, "step_seconds": 2e-3}, {"batch": 1, "step_seconds": 5e-4}],
@@ -80,6 +81,10 @@ class Reports(unittest.TestCase):
             dssd_reports.Decoding({**DECODE, "batches": DECODE["batches"][:1]})
         with self.assertRaisesRegex(Unusable, "step_seconds"):
             dssd_reports.Decoding({**DECODE, "batches": [{"batch": 1, "step_seconds": "fast"}]})
+        with self.assertRaisesRegex(Unusable, "is in f32"):
+            dssd_reports.Decoding({**DECODE, "dtype": "f32"})
+        with self.assertRaisesRegex(Unusable, "no batch"):
+            dssd_reports.Decoding({**DECODE, "batches": [8, 1]})
         with self.assertRaisesRegex(Unusable, "no timing of `entropy, 1 row`"):
             dssd_reports.microseconds({"timings": KERNELS["timings"][:2]}, "entropy, 1 row")
         with self.assertRaisesRegex(Unusable, "timings"):
@@ -141,6 +146,8 @@ class Table(unittest.TestCase):
         self.assertEqual(gpu_compare.wrong(report(1e-6)), [])
         self.assertEqual(gpu_compare.wrong(report(1e-2)), ["1024 rows by Triton"])
         self.assertEqual(gpu_compare.wrong(report(float("inf"))), ["1024 rows by Triton"])
+        told = json.dumps(gpu_compare.finite(report(float("inf"))), allow_nan=False)
+        self.assertEqual(json.loads(told)["logits"][1]["largest_difference"], "inf")
 
 
 if __name__ == "__main__":

@@ -89,10 +89,10 @@ pub(crate) async fn run(args: Args) -> Result<bool> {
     };
     let mut report = Report::new(gpu.name());
     let stages = Stages::new(6);
-    stages.begin("kernels against the CPU");
-    check_kernels(&device, gpu, args.quick, &mut report);
     stages.begin("weights");
     let subject = args.subject()?;
+    stages.begin("kernels against the CPU");
+    check_kernels(&device, gpu, args.quick, &mut report);
     stages.begin("the pair");
     if !args.no_pair
         && let Err(error) = args.check_pair(&subject, &mut report).await

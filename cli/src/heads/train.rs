@@ -12,7 +12,10 @@ use dssd_common::{
 use dssd_heads::{
     backbone::Machine,
     self_text::{SelfTextSettings, write_self_text},
-    train::{Event, Kind, Material, Outcome, Quality, Recipe, TrainSettings, check_folder, train},
+    train::{
+        Event, Kind, Material, Outcome, Quality, Recipe, TrainSettings, check_folder, check_room,
+        train,
+    },
 };
 use indicatif::ProgressBar;
 use serde_json::json;
@@ -143,6 +146,7 @@ pub(super) fn run(args: TrainArgs) -> Result<bool> {
             args.threads.unwrap_or_else(available_threads),
         ),
     };
+    check_room(&material, &settings)?;
     if let Some(tokens) = args.self_tokens {
         material
             .text
@@ -246,11 +250,14 @@ fn show(bar: &ProgressBar, settings: &TrainSettings, event: Event<'_>) {
         Event::Sized(size) => {
             let on_gpu = match size.gpu_bytes {
                 0 => String::new(),
-                bytes => format!("; {} MB on the GPU, with it", bytes.div_ceil(1 << 20)),
+                bytes => format!(
+                    "; at most {} MiB on the GPU, the model included",
+                    bytes.div_ceil(1 << 20)
+                ),
             };
             bar.suspend(|| {
                 eprintln!(
-                    "{} heads after layers {:?}, {:.1} million parameters; at most {} MB of memory \
+                    "{} heads after layers {:?}, {:.1} million parameters; at most {} MiB of memory \
                      beside the model{on_gpu}",
                     settings.layers.len(),
                     settings.layers,

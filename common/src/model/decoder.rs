@@ -1,4 +1,4 @@
-//! The decoder and its one operation, `advance`.
+//! The decoder, which takes rows through its bands.
 
 use super::{
     Readout,

@@ -17,6 +17,11 @@ const LOGITS_BYTES: usize = 32 << 20;
 /// More rows at once are not quicker.
 const MOST_ROWS: usize = 1024;
 
+/// Rows of logits within so many bytes, as many as are worth it.
+pub(super) fn rows_within(bytes: usize, vocabulary: usize) -> usize {
+    (bytes / (size_of::<f32>() * vocabulary)).clamp(16, MOST_ROWS)
+}
+
 /// Rows of a pass with the teacher's word on them.
 pub(super) struct Lesson<'a> {
     kernels: Arc<Kernels>,
@@ -30,7 +35,7 @@ pub(super) struct Lesson<'a> {
 impl<'a> Lesson<'a> {
     /// Rows that the CPU takes at once, for a vocabulary.
     pub(super) fn rows_at_once(vocabulary: usize) -> usize {
-        (LOGITS_BYTES / (4 * vocabulary)).clamp(16, MOST_ROWS)
+        rows_within(LOGITS_BYTES, vocabulary)
     }
 
     /// Cuts the rows of a pass into lessons of at most so many.

@@ -21,7 +21,7 @@ pub use material::Material;
 pub use optimizer::{AdamW, Moments, scheduled};
 pub use quality::Quality;
 pub use settings::{Recipe, TrainSettings};
-pub use size::Size;
+pub use size::{Size, check_room};
 pub use trainer::{Event, Outcome, check_folder, train};
 
 #[cfg(test)]

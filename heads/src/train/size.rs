@@ -4,7 +4,7 @@ use super::{
     gpu,
     head::Kind,
     lesson::Lesson,
-    material::{Material, PASS_ROWS},
+    material::{Material, windows_at_once},
     settings::TrainSettings,
 };
 use crate::{Error, Result};
@@ -46,17 +46,21 @@ pub(super) fn size(material: &Material, settings: &TrainSettings) -> Result<Size
 }
 
 /// Refuses a training for which the GPU has no room.
-pub(super) fn check_room(device: &Device, size: Size) -> Result<()> {
-    let Device::Cuda(gpu) = device else {
+///
+/// # Errors
+/// Names both numbers, and what to do; and if the device fails.
+pub fn check_room(material: &Material, settings: &TrainSettings) -> Result<()> {
+    let Device::Cuda(gpu) = &material.machine.device else {
         return Ok(());
     };
+    let size = size(material, settings)?;
     let free = gpu.free_bytes()?;
     if size.gpu_bytes as u64 <= free {
         return Ok(());
     }
     let reason = format!(
-        "the model and the heads that learn need up to {} MB on the GPU, {} MB are free: train fewer heads at once, \
-         or adapters, or on the CPU",
+        "the model and the heads that learn need up to {} MiB on the GPU, {} MiB are free: train fewer heads at once, \
+         or adapters of a low --rank, or on the CPU",
         size.gpu_bytes.div_ceil(1 << 20),
         free >> 20
     );
@@ -97,7 +101,7 @@ impl<'a> Shapes<'a> {
             rank,
             map,
             parameters: heads * (map + 2 * config.hidden),
-            rows: PASS_ROWS.max(settings.window),
+            rows: windows_at_once(settings.window) * settings.window,
         }
     }
 

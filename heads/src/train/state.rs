@@ -44,8 +44,9 @@ pub(super) fn exists(dir: &Path) -> bool {
     dir.join(PROGRESS).exists()
 }
 
-/// Writes both files: `best` heads, and their parameters as they are now. The tensors get a new name, and the old ones go only when the progress
-/// that names the new ones is in place: whatever moment this is cut at, one pair is whole.
+/// Writes both files: the `best` heads' parameters, and those of the heads that learn as they are now. The tensors get
+/// a new name, and the old ones go only when the progress that names the new ones is in place: whatever moment this is
+/// cut at, one pair is whole.
 pub(super) fn save(
     dir: &Path,
     mut progress: Progress,

@@ -71,9 +71,8 @@ pub fn train(
 ) -> Result<Outcome> {
     settings.check(material.checkpoint.config())?;
     check_folder(&material.out, resume)?;
-    let size = size(material, settings)?;
-    observer(Event::Sized(size));
-    check_room(&material.machine.device, size)?;
+    observer(Event::Sized(size(material, settings)?));
+    check_room(material, settings)?;
     let mut trainer = Trainer::new(material, settings)?;
     if resume {
         trainer.restore()?;

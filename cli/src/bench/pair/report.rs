@@ -46,8 +46,8 @@ pub(crate) struct PolicyReport {
     pub(crate) tokens_per_pass: f64,
     pub(crate) optimum_draft_tokens: usize,
     pub(crate) optimum_speedup: f64,
-    /// The speed-up to the optimum.
-    pub(crate) share_of_optimum: f64,
+    /// The speed-up to the optimum, if anything was drafted.
+    pub(crate) share_of_optimum: Option<f64>,
     /// By the renewal model, for the drafts as they were.
     pub(crate) modelled_speedup: f64,
 }
@@ -86,7 +86,7 @@ impl PolicyReport {
             tokens_per_pass: per(total.decoded as f64, total.passes),
             optimum_draft_tokens,
             optimum_speedup,
-            share_of_optimum: speedup / optimum_speedup,
+            share_of_optimum: (total.drafts > 0).then(|| speedup / optimum_speedup),
             modelled_speedup: costs.modelled(
                 per(drafts, total.passes),
                 per(drafted, drafts),
@@ -132,7 +132,7 @@ impl fmt::Display for PolicyReport {
             self.tokens_per_second,
             self.speedup,
             self.optimum_speedup,
-            100.0 * self.share_of_optimum,
+            100.0 * self.share_of_optimum.unwrap_or(f64::NAN),
             100.0 * self.draft_acceptance_rate,
             self.mean_acceptance_length,
             self.wasted_per_token,

@@ -16,11 +16,6 @@ pub struct GpuRows {
 }
 
 impl GpuRows {
-    /// Numbers of a row.
-    pub fn columns(&self) -> usize {
-        self.columns
-    }
-
     /// Rows that there is room for.
     pub fn rows(&self) -> usize {
         self.floats.len() / self.columns

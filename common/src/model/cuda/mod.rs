@@ -134,6 +134,9 @@ impl Pass for CudaPass {
         wanted: Wanted<'_>,
     ) -> Result<StepSeconds> {
         if hidden.is_empty() {
+            if let Some((_, out)) = wanted.reads {
+                out.begin(self.heads.own.vocabulary());
+            }
             return Ok(StepSeconds::default());
         }
         let begun = Instant::now();
@@ -156,10 +159,13 @@ impl Pass for CudaPass {
             // SAFETY: the states stay where they are until the wait below.
             unsafe { self.gpu.copy_part(&self.hidden, 0, hidden)? };
         }
-        if let Some((reads, out)) = wanted.reads {
-            self.collect(reads, out)?;
-        }
+        let collected = match wanted.reads {
+            Some((reads, out)) => self.collect(reads, out),
+            None => Ok(()),
+        };
+        // Also after a failure: copies may be under way.
         self.gpu.wait()?;
+        collected?;
         Ok(self.share(begun.elapsed(), layers, head.unwrap_or(0)))
     }
 

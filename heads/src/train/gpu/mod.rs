@@ -5,7 +5,7 @@ mod head;
 use super::{
     head::TrainableHead,
     learning::{Learning, Parameter},
-    lesson::Lesson,
+    lesson::{Lesson, rows_within},
     optimizer::step_on_gpu,
     quality::Tally,
 };
@@ -17,12 +17,10 @@ use std::sync::Arc;
 
 /// Logits of this size are held at once on the GPU, and as many probabilities.
 const LOGITS_BYTES: usize = 256 << 20;
-/// More rows at once are not quicker.
-const MOST_ROWS: usize = 1024;
 
 /// Rows of a lesson on a GPU, for a vocabulary.
 pub(super) fn rows_at_once(vocabulary: usize) -> usize {
-    (LOGITS_BYTES / (4 * vocabulary)).clamp(16, MOST_ROWS)
+    rows_within(LOGITS_BYTES, vocabulary)
 }
 
 /// All heads, and the rows that they learn from.
