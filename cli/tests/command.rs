@@ -253,3 +253,16 @@ fn a_reader_that_has_left_ends_a_command_quietly() {
         assert!(!told.contains("panicked"), "{arguments:?}: {told}");
     }
 }
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_disk_that_is_full_is_told_and_is_a_failure() {
+    let model = concat!(env!("CARGO_MANIFEST_DIR"), "/../models/demo");
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dssd"));
+    command.args(["heads", "inspect", model, "--json"]);
+    let output = command.stdout(full.unwrap()).output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert!(told.contains("standard output"), "{told}");
+}
