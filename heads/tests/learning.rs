@@ -252,7 +252,7 @@ fn a_gpu_without_room_is_told_before_anything_is_loaded() {
     let told = error.unwrap_err().to_string();
     assert!(needed > 4 << 30, "{needed}");
     assert!(
-        told.contains("`device`") && told.contains("MB are free"),
+        told.contains("`device`") && told.contains("MiB are free"),
         "{told}"
     );
 }
