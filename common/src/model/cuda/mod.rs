@@ -320,7 +320,7 @@ impl GpuLinear {
         })
     }
 
-    /// Several, one below the other.
+    /// Several, one below the other; all have a bias, or none has.
     fn stack(gpu: &Gpu, parts: &[&Linear]) -> Result<Self> {
         let weights: Vec<&Matrix> = parts.iter().map(|part| &part.weight).collect();
         let bias: Option<Vec<&[f32]>> = parts.iter().map(|part| part.bias.as_deref()).collect();
